@@ -1,4 +1,4 @@
-"""A device (or bulk cell) with its DFT Hamiltonian, overlap, provenance and reference transmission."""
+"""A device or bulk cell: DFT Hamiltonian, overlap, provenance and reference transmission."""
 
 from __future__ import annotations
 

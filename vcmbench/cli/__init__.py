@@ -1,0 +1,43 @@
+"""The `vcmbench` command: thin wrappers; every import of substance happens inside a command."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from vcmbench.cli import data, evaluate
+from vcmbench.errors import VcmbenchError
+
+app = typer.Typer(
+    name="vcmbench",
+    help="Datasets and scores for machine-learned DFT Hamiltonians of valence change memories.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(data.app, name="data")
+evaluate.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: bool = typer.Option(False, "--version", help="Show the version and exit."),
+) -> None:
+    if version:
+        from vcmbench import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; bad input ends with its message and exit code 2, Ctrl-C with 130."""
+    try:
+        app(standalone_mode=True)
+    except VcmbenchError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.secho("interrupted: run the same command again to continue", err=True)
+        sys.exit(130)
