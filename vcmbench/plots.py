@@ -1,0 +1,103 @@
+"""Plots of a result: transmission and error against distance, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vcmbench.store.content import atomic_file
+from vcmbench.structure import FloatArray
+
+REFERENCE = "#1a1a1a"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+"""Okabe–Ito colours: told apart by colour-blind readers."""
+
+
+def plot_transmission(
+    path: Path,
+    title: str,
+    energies_ev: FloatArray,
+    reference: FloatArray,
+    predictions: Mapping[str, FloatArray],
+) -> None:
+    """Draw T(E) of the reference and of predictions on a log axis.
+
+    Parameters
+    ----------
+    path : Path
+        PNG file.
+    title : str
+        Title of the plot.
+    energies_ev : (n_energies,) float
+        Energies relative to the Fermi level, eV.
+    reference : (n_energies,) float
+        k-averaged DFT transmission.
+    predictions : mapping of str to (n_energies,) float
+        k-averaged transmission by label.
+    """
+    figure = _figure(title)
+    axes = figure.add_subplot()
+    axes.semilogy(energies_ev, reference, color=REFERENCE, linewidth=1.8, label="DFT")
+    for (label, transmission), colour in zip(predictions.items(), COLOURS, strict=False):
+        axes.semilogy(energies_ev, transmission, color=colour, linewidth=1.2, label=label)
+    axes.axvline(0.0, color="#999999", linewidth=0.8, linestyle=":")
+    axes.set_xlabel("E − E$_F$ (eV)")
+    axes.set_ylabel("T(E), k-averaged")
+    axes.set_xlim(energies_ev[0], energies_ev[-1])
+    axes.grid(True, which="major", alpha=0.3)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def plot_error_by_distance(
+    path: Path, title: str, edges_ang: Sequence[float], mae_mev: Sequence[float | None]
+) -> None:
+    """Draw the MAE of each distance shell on a log axis.
+
+    Parameters
+    ----------
+    path : Path
+        PNG file.
+    title : str
+        Title of the plot.
+    edges_ang : (n_shells + 1,) float
+        Boundaries of the shells, Å.
+    mae_mev : (n_shells,) float or None
+        MAE in meV; None where a shell holds no block.
+    """
+    figure = _figure(title)
+    axes = figure.add_subplot()
+    shells = [
+        (low, high, mae)
+        for low, high, mae in zip(edges_ang[:-1], edges_ang[1:], mae_mev, strict=True)
+        if mae is not None
+    ]
+    axes.bar(
+        [low for low, _, _ in shells],
+        [mae for _, _, mae in shells],
+        width=[high - low for low, high, _ in shells],
+        align="edge",
+        color=COLOURS[0],
+        edgecolor="white",
+    )
+    axes.set_yscale("log")
+    axes.set_xlabel("distance between sites (Å); 0 is on-site")
+    axes.set_ylabel("MAE of H entries (meV)")
+    axes.grid(True, axis="y", which="major", alpha=0.3)
+    _save(figure, path)
+
+
+def _figure(title: str) -> Figure:
+    matplotlib.rcParams["font.size"] = 10
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_file(path) as temporary:
+        FigureCanvasAgg(figure).print_png(temporary)
