@@ -28,10 +28,12 @@ def monkhorst_pack(mesh: tuple[int, int, int]) -> tuple[FloatArray, FloatArray]:
     """
     axes = [(2 * np.arange(1, n + 1) - n - 1) / (2 * n) for n in mesh]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    # The last point of each ± pair in lexicographic order stands for both.
+    # The point whose first non-zero component is positive stands for both.
     representative = np.where(_is_negative(points)[:, None], -points, points) + 0.0
-    kpoints, counts = np.unique(representative.round(12), axis=0, return_counts=True)
-    return kpoints, counts / counts.sum()
+    _, first, counts = np.unique(
+        representative.round(12), axis=0, return_index=True, return_counts=True
+    )
+    return representative[first], counts / counts.sum()
 
 
 def _is_negative(points: FloatArray) -> np.ndarray:
