@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Self
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from vesin import NeighborList
 
 from vcmbench.basis import OrbitalBasis, Species
@@ -429,7 +428,7 @@ class BlockMatrix:
         backward = both.reversed().align(forward_pattern).values
         return BlockMatrix(half, 0.5 * (forward + backward)), np.abs(forward - backward)
 
-    def to_csr(self, k: Sequence[float] = (0.0, 0.0, 0.0)) -> scipy.sparse.csr_array:
+    def to_csr(self, k: ArrayLike = (0.0, 0.0, 0.0)) -> scipy.sparse.csr_array:
         """Bloch sum H(k) = Σ_R H(R) exp(2πi k·R).
 
         Parameters
