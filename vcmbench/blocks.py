@@ -199,7 +199,7 @@ class BlockPattern:
         index = self.structure.species_index[self.pair]
         key = index[:, 0] * len(species) + index[:, 1]
         starts = np.flatnonzero(np.diff(key, prepend=-1))
-        stops = np.append(starts[1:], self.n_blocks)
+        stops = np.append(starts, self.n_blocks)[1:]
         slabs = []
         for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
             first, second = (species[s] for s in index[start])
