@@ -1,0 +1,1 @@
+"""Scores of predicted Hamiltonians against the reference (DESIGN.md, scores)."""
