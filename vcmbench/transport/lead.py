@@ -1,0 +1,228 @@
+"""Surfaces of a semi-infinite lead: self-energies, low-rank broadening and open channels.
+
+Principal layers (PL) couple to their neighbours alone::
+
+    ... PL -1  --A01->  PL 0  --A01->  PL 1 ...       A = E S - H,   A10 = A01^dagger
+
+A lead to the left of PL 0 acts on it as Sigma = A10 g A01, one to the right as A01 g A10, with g
+the surface Green's function at E + i eta. The coupling itself is at the real E: then
+Gamma = i(Sigma - Sigma^dagger) is positive semidefinite for every eta, which then broadens nothing
+but the lead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, lapack
+
+from vcmbench.blocks import BlockMatrix
+from vcmbench.errors import VcmbenchError
+from vcmbench.structure import Structure
+from vcmbench.transport.negf import ComplexArray, Contact
+
+ETA_EV = 1e-8
+"""Broadening of the leads; errors in T are linear in it."""
+
+GAMMA_THRESHOLD = 1e-11
+"""Eigenvalues of Gamma below this fraction of the largest entry of Sigma are dropped: well above
+rounding, well below open channels (about 1) and evanescent ones that eta alone feeds (1e-8)."""
+
+MAX_DOUBLINGS = 100
+"""Decimation steps before giving up; each doubles the length, 25 to 40 are typical."""
+
+
+class PrincipalLayer(NamedTuple):
+    """Blocks of one principal layer (0) and to the next one (1): (n, n), H in eV."""
+
+    h00: ComplexArray
+    h01: ComplexArray
+    s00: ComplexArray
+    s01: ComplexArray
+
+
+class LeadSurfaces(NamedTuple):
+    """Both ends of a lead at one energy.
+
+    Attributes
+    ----------
+    left, right : Contact
+        Effect on one principal layer of the lead that continues to the left or to the right.
+    channels : float
+        Open channels, as the transmission of the infinite lead.
+    negative_gamma : float
+        Most negative eigenvalue of Gamma over the largest entry of Sigma: rounding only.
+    """
+
+    left: Contact
+    right: Contact
+    channels: float
+    negative_gamma: float
+
+
+def surfaces(
+    layer: PrincipalLayer,
+    energy_ev: float,
+    eta_ev: float = ETA_EV,
+    threshold: float = GAMMA_THRESHOLD,
+) -> LeadSurfaces:
+    """Solve both surfaces of a lead.
+
+    Parameters
+    ----------
+    layer : PrincipalLayer
+        The periodic lead.
+    energy_ev : float
+        Energy in the gauge of H.
+    eta_ev : float
+        Broadening of the lead.
+    threshold : float
+        Eigenvalue of Gamma, relative to Sigma, below which a column of its factor is dropped.
+
+    Returns
+    -------
+    LeadSurfaces
+
+    Raises
+    ------
+    LinAlgError
+        If the decimation does not converge.
+    """
+    outward_left, outward_right = _decimate(layer, complex(energy_ev, eta_ev))
+    a01 = energy_ev * layer.s01 - layer.h01
+    a10 = a01.conj().T
+    left, negative_left = _contact(a10 @ np.linalg.solve(outward_left, a01), threshold)
+    right, negative_right = _contact(a01 @ np.linalg.solve(outward_right, a10), threshold)
+    inverse = energy_ev * layer.s00 - layer.h00 - left.sigma - right.sigma
+    amplitude = left.factor.conj().T @ np.linalg.solve(inverse, right.factor)
+    channels = float(np.vdot(amplitude, amplitude).real)
+    return LeadSurfaces(left, right, channels, max(negative_left, negative_right))
+
+
+def _decimate(layer: PrincipalLayer, z: complex) -> tuple[ComplexArray, ComplexArray]:
+    """Inverse surface Green's functions of the leads to the left and to the right.
+
+    Source: M. P. López Sancho, J. M. López Sancho, J. Rubio, J. Phys. F 15, 851 (1985).
+    """
+    bulk = np.asfortranarray(z * layer.s00 - layer.h00)
+    forward = z * layer.s01 - layer.h01
+    backward = z * layer.s01.conj().T - layer.h01.conj().T
+    left, right = bulk.copy(), bulk.copy()
+    n = len(bulk)
+    # The next correction is of second order in what is left of the couplings.
+    converged = 1e-10 * max(abs(forward).max(), abs(backward).max())
+    for _ in range(MAX_DOUBLINGS):
+        lu, pivots, info = lapack.zgetrf(bulk)
+        if info > 0:
+            raise LinAlgError("lead: a decimated layer is singular; eta must be positive")
+        both, _ = lapack.zgetrs(lu, pivots, np.hstack([forward, backward]))
+        to_next, to_previous = both[:, :n], both[:, n:]
+        seen_from_left, seen_from_right = forward @ to_previous, backward @ to_next
+        right -= seen_from_left
+        left -= seen_from_right
+        bulk -= seen_from_left + seen_from_right
+        forward, backward = forward @ to_next, backward @ to_previous
+        if max(abs(forward).max(), abs(backward).max()) <= converged:
+            return left, right
+    raise LinAlgError(f"lead: decimation has not converged after {MAX_DOUBLINGS} doublings")
+
+
+def _contact(sigma: ComplexArray, threshold: float) -> tuple[Contact, float]:
+    """Split a self-energy in its Hermitian part and the factor of Gamma."""
+    scale = abs(sigma).max()
+    hermitian = 0.5 * (sigma + sigma.conj().T)
+    values, vectors = np.linalg.eigh(1j * (sigma - sigma.conj().T))
+    kept = values > threshold * scale
+    factor = vectors[:, kept] * np.sqrt(values[kept])
+    return Contact(hermitian - 0.5j * factor @ factor.conj().T, factor), max(
+        0.0, -values[0] / scale
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Lead:
+    """An ideal lead: the H and S of its bulk cell, in its own Fermi gauge.
+
+    Parameters
+    ----------
+    hamiltonian, overlap : BlockMatrix
+        H (eV, relative to the lead's Fermi level) and S of one cell; x is the transport axis.
+    """
+
+    hamiltonian: BlockMatrix
+    overlap: BlockMatrix
+
+    def __post_init__(self) -> None:
+        self.hamiltonian.pattern.require_same_sites(self.overlap.pattern)
+
+    @property
+    def structure(self) -> Structure:
+        """Sites of the bulk cell."""
+        return self.hamiltonian.pattern.structure
+
+    @cached_property
+    def range_cells(self) -> int:
+        """Cells along x over which the lead couples: the thickness of a principal layer."""
+        return max(int(np.abs(m.pattern.shift[:, 0]).max()) for m in self._matrices)
+
+    @property
+    def _matrices(self) -> tuple[BlockMatrix, BlockMatrix]:
+        return self.hamiltonian, self.overlap
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of everything that the surfaces depend on."""
+        content = hashlib.sha256(self.hamiltonian.pattern.site_orbitals.tobytes())
+        for matrix in self._matrices:
+            for array in (matrix.pattern.pair, matrix.pattern.shift, matrix.values):
+                content.update(np.ascontiguousarray(array).tobytes())
+        return content.hexdigest()
+
+    def principal_layer(self, q: NDArray[np.float64], n_cells: int) -> PrincipalLayer:
+        """Blocks of a principal layer of `n_cells` cells at one in-plane wave vector.
+
+        Parameters
+        ----------
+        q : (2,) float
+            Fractional wave vector along y and z of the bulk cell.
+        n_cells : int
+            Cells along x per principal layer, cell by cell in ascending x.
+
+        Raises
+        ------
+        VcmbenchError
+            If the lead couples further than to the next principal layer.
+        """
+        if self.range_cells > n_cells:
+            raise VcmbenchError(
+                f"lead: found couplings over {self.range_cells} cells along x, expected at most "
+                f"the {n_cells} cells of a device's contact"
+            )
+        blocks = []
+        for matrix in self._matrices:
+            by_shift = self._along_x(matrix, q)
+            none = np.zeros_like(by_shift[0])
+            blocks += [
+                np.block(
+                    [
+                        [by_shift.get(offset + j - i, none) for j in range(n_cells)]
+                        for i in range(n_cells)
+                    ]
+                )
+                for offset in (0, n_cells)
+            ]
+        return PrincipalLayer(*blocks)
+
+    def _along_x(self, matrix: BlockMatrix, q: NDArray[np.float64]) -> dict[int, ComplexArray]:
+        """Dense blocks by shift along x, summed over y and z with phases exp(2 pi i q.R)."""
+        both = matrix.directed()
+        shift_x = both.pattern.shift[:, 0]
+        return {
+            int(x): both.select(shift_x == x).to_csr((0.0, *q)).toarray().astype(np.complex128)
+            for x in np.unique(shift_x)
+        }
