@@ -330,9 +330,9 @@ def test_skill():
 
 def test_wrong_predictions_are_refused(reference, overlap):
     structure = reference.pattern.structure
-    moved = structure.moved(structure.positions + [0.01, 0, 0])
+    moved = structure.moved(structure.positions + 0.01)
     elsewhere = BlockPattern.from_structure(moved, BASIS, 8.0)
-    with pytest.raises(VcmbenchError, match="positions.*0.01 Å away"):
+    with pytest.raises(VcmbenchError, match=r"positions.*0.01 Å away"):
         align(BlockMatrix.zeros(elsewhere), reference.pattern)
     fewer = BlockPattern.from_structure(make_structure(n_sites=5), BASIS, 8.0)
     with pytest.raises(VcmbenchError, match="found 5, expected 16 sites"):
