@@ -162,7 +162,7 @@ def device_levels(
     wanted = [range(0)] * len(kpoints)
     if matching is not None:
         wanted = [levels.within(window_ev) for levels in matching]
-    n_fitting = max(1, DENSE_MEMORY_BYTES // (4 * 16 * hamiltonian.pattern.n_orbitals**2))
+    n_fitting = max(1, DENSE_MEMORY_BYTES // (8 * 16 * hamiltonian.pattern.n_orbitals**2))
     n_workers = min(len(kpoints), available_cpus(), n_fitting)
 
     def solve(k: FloatArray, indices: range) -> Levels:
