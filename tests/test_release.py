@@ -9,12 +9,20 @@ from test_blocks import make_structure, random_matrix
 
 from vcmbench.device import Device, Provenance
 from vcmbench.errors import VcmbenchError
-from vcmbench.release import Release, find_release, verify_release, write_manifest, write_split
+from vcmbench.release import Release, find_release, make_release, verify_release
 from vcmbench.store import write_device
 
 
-def finish(folder):
-    write_manifest(folder, name="toy", version="1.0.0", license_id="CC-BY-4.0", support_ang=5.0)
+def release(folder, parts):
+    return make_release(
+        folder,
+        name="toy",
+        version="1.0.0",
+        license_id="CC-BY-4.0",
+        card=folder / "card.md",
+        parts=parts,
+        support_ang=5.0,
+    )
 
 
 @pytest.fixture
@@ -24,10 +32,8 @@ def folder(tmp_path):
         overlap = matrix.with_values(matrix.values / 10)
         device = Device(name.split("/")[1], "bulk", matrix, overlap, Provenance(code="random"))
         write_device(tmp_path / f"{name}.zarr.zip", device)
-    (tmp_path / "README.md").write_text("# toy\n")
-    finish(tmp_path)
-    write_split(tmp_path, "device", {"train": ("first",), "test": ("second",)})
-    finish(tmp_path)
+    (tmp_path / "card.md").write_text("# toy\n")
+    release(tmp_path, {"train": ("first",), "test": ("second",)})
     return tmp_path
 
 
@@ -98,3 +104,8 @@ def test_split_of_another_release_is_refused(folder):
     path.write_text(json.dumps(split))
     with pytest.raises(VcmbenchError, match=r"device\.json: release: digest: found 000"):
         Release.open(folder).device_ids("test")
+
+
+def test_split_with_an_unknown_device_is_refused(folder):
+    with pytest.raises(VcmbenchError, match=r"split: test: found \['third'\].*'first', 'second'"):
+        release(folder, {"test": ("third",)})

@@ -54,7 +54,7 @@ def plot_transmission(
 
 
 def plot_error_by_distance(
-    path: Path, title: str, edges_ang: Sequence[float], mae_mev: Sequence[float | None]
+    path: Path, title: str, shells: Sequence[tuple[float, float, float | None]]
 ) -> None:
     """Draw the MAE of each distance shell on a log axis.
 
@@ -64,28 +64,16 @@ def plot_error_by_distance(
         PNG file.
     title : str
         Title of the plot.
-    edges_ang : (n_shells + 1,) float
-        Boundaries of the shells, Å.
-    mae_mev : (n_shells,) float or None
-        MAE in meV; None where a shell holds no block.
+    shells : sequence of (low, high, mae)
+        Boundaries in Å and MAE in meV, None where the shell holds no block.
     """
     figure = _figure(title)
     axes = figure.add_subplot()
-    shells = [
-        (low, high, mae)
-        for low, high, mae in zip(edges_ang[:-1], edges_ang[1:], mae_mev, strict=True)
-        if mae is not None
-    ]
-    axes.bar(
-        [low for low, _, _ in shells],
-        [mae for _, _, mae in shells],
-        width=[high - low for low, high, _ in shells],
-        align="edge",
-        color=COLOURS[0],
-        edgecolor="white",
-    )
+    known = [(low, max(high - low, 0.5), mae) for low, high, mae in shells if mae]
+    lows, widths, values = zip(*known, strict=True) if known else ((), (), ())
+    axes.bar(lows, values, width=widths, align="edge", color=COLOURS[0], edgecolor="white")
     axes.set_yscale("log")
-    axes.set_xlabel("distance between sites (Å); 0 is on-site")
+    axes.set_xlabel("distance between sites (Å); the first bar is on-site")
     axes.set_ylabel("MAE of H entries (meV)")
     axes.grid(True, axis="y", which="major", alpha=0.3)
     _save(figure, path)

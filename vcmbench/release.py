@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vcmbench.device import Device
+from vcmbench.device import SUPPORT_ANG, Device
 from vcmbench.errors import VcmbenchError, bad_input, unknown_name
 from vcmbench.resources import resource_folders
 from vcmbench.store.content import atomic_file, read_content
@@ -196,53 +196,66 @@ def known_releases() -> dict[str, Path]:
     return {name: folder for name, folder in folders.items() if (folder / MANIFEST).is_file()}
 
 
-def write_manifest(
-    folder: Path, *, name: str, version: str, license_id: str, support_ang: float
-) -> Manifest:
-    """Make ``manifest.json`` for the stores that lie in `folder`.
+def make_release(
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    license_id: str,
+    card: Path,
+    parts: dict[str, tuple[str, ...]],
+    support_ang: float = SUPPORT_ANG,
+) -> Release:
+    """Complete a folder of stores to a release: card, device split, manifest.
 
     Parameters
     ----------
     folder : Path
-        Release folder with ``devices/`` and ``leads/``.
+        Folder with ``devices/`` and ``leads/``.
     name, version, license_id : str
         Entries of the manifest.
+    card : Path
+        Dataset card, copied to ``README.md``.
+    parts : dict of str to tuple of str
+        Device ids of each part of the device split.
     support_ang : float
         Support of the stored blocks, Å.
 
     Returns
     -------
-    Manifest
-        As written.
+    Release
+
+    Raises
+    ------
+    VcmbenchError
+        If a store or the card cannot be read, or the split names a device that is not there.
     """
+    stores = {kind: _store_entries(folder, kind) for kind in ("devices", "leads")}
+    for part, ids in parts.items():
+        if unknown := sorted(set(ids) - set(stores["devices"])):
+            raise bad_input("split", part, found=unknown, expected=sorted(stores["devices"]))
+    try:
+        card_text = card.read_text(encoding="utf-8")
+    except OSError as error:
+        raise VcmbenchError(f"{card}: cannot be read ({error.strerror})") from error
+    with atomic_file(folder / "README.md") as temporary:
+        temporary.write_text(card_text, encoding="utf-8")
     manifest = Manifest(
         schema_version=1,
         name=name,
         version=version,
         license=license_id,
         support_ang=support_ang,
-        devices=_store_entries(folder, "devices"),
-        leads=_store_entries(folder, "leads"),
-        files={
-            path.relative_to(folder).as_posix(): _file_entry(path)
-            for path in _release_files(folder)
-        },
+        **stores,
+        files={},
     )
+    reference = ReleaseRef(name=name, version=version, digest=manifest.digest)
+    split = Split(schema_version=1, name=DEFAULT_SPLIT, version="1", release=reference, parts=parts)
+    _write_json(folder / "splits" / f"{DEFAULT_SPLIT}.json", split)
+    files = {p.relative_to(folder).as_posix(): _file_entry(p) for p in _release_files(folder)}
+    manifest = manifest.model_copy(update={"files": files})
     _write_json(folder / MANIFEST, manifest)
-    return manifest
-
-
-def write_split(folder: Path, name: str, parts: dict[str, tuple[str, ...]]) -> None:
-    """Write ``splits/<name>.json`` for the stores in `folder`."""
-    manifest = _read_json(Manifest, folder / MANIFEST)
-    split = Split(
-        schema_version=1,
-        name=name,
-        version="1",
-        release=ReleaseRef(name=manifest.name, version=manifest.version, digest=manifest.digest),
-        parts=parts,
-    )
-    _write_json(folder / "splits" / f"{name}.json", split)
+    return Release(folder, manifest)
 
 
 def verify_release(

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from vcmbench.memory import peak_memory_bytes, reset_peak_memory
 from vcmbench.scores.result import StageRecord
 from vcmbench.store.content import atomic_file
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
+T = TypeVar("T")
 
 
 @dataclass
@@ -49,8 +49,8 @@ class Stages:
         )
 
     def kept(
-        self, name: str, key: object, model: type[ModelT], compute: Callable[[], ModelT]
-    ) -> ModelT:
+        self, name: str, key: object, kind: TypeAdapter[T], compute: Callable[[], T]
+    ) -> T:
         """Return the kept result of a stage, or compute and keep it.
 
         Parameters
@@ -59,32 +59,32 @@ class Stages:
             Name of the stage.
         key : JSON value
             Everything that the result depends on.
-        model : type
-            Pydantic model of the result.
+        kind : TypeAdapter
+            Type of the result.
         compute : callable
             Makes the result.
         """
-        value = self.find(name, key, model)
+        value = self.find(name, key, kind)
         with self.measure(name, cached=value is not None):
             if value is None:
                 value = compute()
-                self.keep(name, key, value)
+                self.keep(name, key, kind, value)
         return value
 
-    def find(self, name: str, key: object, model: type[ModelT]) -> ModelT | None:
+    def find(self, name: str, key: object, kind: TypeAdapter[T]) -> T | None:
         """Return the kept result of a stage if it was made from the same `key`."""
         try:
             document = json.loads(self._path(name).read_text())
             if document["key"] == _digest(key):
-                return model.model_validate(document["value"])
+                return kind.validate_python(document["value"])
         except (OSError, ValueError, KeyError, TypeError, ValidationError):
             # A missing or damaged file means no more than computing again.
             return None
         return None
 
-    def keep(self, name: str, key: object, value: BaseModel) -> None:
+    def keep(self, name: str, key: object, kind: TypeAdapter[T], value: T) -> None:
         """Keep the result of a stage."""
-        document = {"key": _digest(key), "value": value.model_dump(mode="json")}
+        document = {"key": _digest(key), "value": kind.dump_python(value, mode="json")}
         with atomic_file(self._path(name)) as temporary:
             temporary.write_text(json.dumps(document))
 

@@ -77,6 +77,40 @@ def verify(target: Target) -> None:
     console.print(f"{release.label}: {n_files} files as released ({release.folder})")
 
 
+@app.command("release")
+def release(
+    folder: Annotated[Path, typer.Argument(help="Folder with devices/ and leads/.")],
+    name: Annotated[str, typer.Option(help="Name of the dataset.")],
+    version: Annotated[str, typer.Option(help="Version; never changed once published.")],
+    card: Annotated[Path, typer.Option(help="Dataset card, copied to README.md.")],
+    part: Annotated[
+        list[str], typer.Option(help="Part of the device split, e.g. train=first,second.")
+    ],
+    license_id: Annotated[str, typer.Option("--license", help="SPDX id.")] = "CC-BY-4.0",
+) -> None:
+    """Make a release of the stores in a folder: card, split and manifest.
+
+    Examples
+    --------
+    vcmbench data release releases/vcm-demo --name vcm-demo --version 1.0.0
+    --card data_cards/vcm-demo.md --part train=device-a --part test=device-b
+    """
+    from vcmbench.cli.output import console
+    from vcmbench.errors import bad_input
+    from vcmbench.release import make_release
+
+    parts: dict[str, tuple[str, ...]] = {}
+    for text in part:
+        key, separator, ids = text.partition("=")
+        if not separator:
+            raise bad_input("--part", "value", found=text, expected="NAME=ID,ID")
+        parts[key] = tuple(ids.split(","))
+    made = make_release(
+        folder, name=name, version=version, license_id=license_id, card=card, parts=parts
+    )
+    console.print(f"{made.label}: {len(made.manifest.devices)} devices ({folder})")
+
+
 def describe(device: Device) -> dict[str, object]:
     """Facts about a device that a user asks first."""
     import numpy as np
