@@ -210,7 +210,7 @@ def test_contact_errors_name_the_fault(lead):
     with pytest.raises(VcmbenchError, match="do not fill 2 x 2 x 2 whole cells"):
         match_contact(structure.moved(wrapped), Region.LEFT_CONTACT, lead.structure)
 
-    with pytest.raises(VcmbenchError, match="cross-section .* is no multiple"):
+    with pytest.raises(VcmbenchError, match=r"cross-section .* is no multiple"):
         match_contact(
             replace(structure, cell=structure.cell * [[1], [1.1], [1]]),
             Region.LEFT_CONTACT,
@@ -231,7 +231,7 @@ def counted(monkeypatch):
 
 def test_cache_returns_what_was_computed(lead, tmp_path, counted):
     made = SurfaceCache(lead, 2, tmp_path).surfaces(Q, 0.2)
-    again = SurfaceCache(lead, 2, tmp_path).surfaces(Q + [1, -2], 0.2)
+    again = SurfaceCache(lead, 2, tmp_path).surfaces(np.add(Q, [1, -2]), 0.2)
     assert counted == [0.2]
     for first, second in ((made.left, again.left), (made.right, again.right)):
         assert abs(first.sigma - second.sigma).max() < 1e-15 * abs(first.sigma).max()

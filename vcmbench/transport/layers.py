@@ -97,7 +97,8 @@ def cut_layers(
     Parameters
     ----------
     pattern : csr_array
-        (n, n) structurally symmetric matrix whose stored entries are all couplings of H and S.
+        (n, n) structurally symmetric matrix, its diagonal full, whose stored entries are all
+        couplings of H and S.
     n_left, n_right : int
         Orbitals of the left contact (the first ones) and of the right contact (the last ones),
         on which the self-energies are full.
@@ -118,10 +119,9 @@ def cut_layers(
             ]
         )
     )
-    rows = np.repeat(np.arange(n), np.diff(pattern.indptr))
-    stop, start = np.arange(n) + 1, np.arange(n)
-    np.maximum.at(stop, rows, pattern.indices + 1)
-    np.minimum.at(start, rows, pattern.indices)
+    pattern = pattern.sorted_indices()
+    start = pattern.indices[pattern.indptr[:-1]]
+    stop = pattern.indices[pattern.indptr[1:] - 1] + 1
     stop[:n_left] = np.maximum(stop[:n_left], n_left)
     start[n - n_right :] = np.minimum(start[n - n_right :], n - n_right)
     reach = np.maximum.accumulate(stop)[edges[1:] - 1]

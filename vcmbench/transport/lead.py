@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, lapack
+from scipy.linalg import LinAlgError, qr
 
 from vcmbench.blocks import BlockMatrix
 from vcmbench.errors import VcmbenchError
@@ -32,6 +32,9 @@ ETA_EV = 1e-8
 GAMMA_THRESHOLD = 1e-11
 """Eigenvalues of Gamma below this fraction of the largest entry of Sigma are dropped: well above
 rounding, well below open channels (about 1) and evanescent ones that eta alone feeds (1e-8)."""
+
+DENSE_DOUBLINGS = 2
+"""Decimation steps on whole layers, before the chain is compressed."""
 
 MAX_DOUBLINGS = 100
 """Decimation steps before giving up; each doubles the length, 25 to 40 are typical."""
@@ -104,32 +107,74 @@ def surfaces(
     return LeadSurfaces(left, right, channels, max(negative_left, negative_right))
 
 
+class _Chain(NamedTuple):
+    """Inverse Green's function of a layer by itself, and its couplings to both neighbours."""
+
+    bulk: ComplexArray
+    forward: ComplexArray
+    backward: ComplexArray
+
+
 def _decimate(layer: PrincipalLayer, z: complex) -> tuple[ComplexArray, ComplexArray]:
     """Inverse surface Green's functions of the leads to the left and to the right.
 
     Source: M. P. López Sancho, J. M. López Sancho, J. Rubio, J. Phys. F 15, 851 (1985).
     """
-    bulk = np.asfortranarray(z * layer.s00 - layer.h00)
-    forward = z * layer.s01 - layer.h01
-    backward = z * layer.s01.conj().T - layer.h01.conj().T
-    left, right = bulk.copy(), bulk.copy()
-    n = len(bulk)
-    # The next correction is of second order in what is left of the couplings.
-    converged = 1e-10 * max(abs(forward).max(), abs(backward).max())
+    chain = _Chain(
+        z * layer.s00 - layer.h00,
+        z * layer.s01 - layer.h01,
+        z * layer.s01.conj().T - layer.h01.conj().T,
+    )
+    left, right = chain.bulk, chain.bulk
+    scale = max(abs(chain.forward).max(), abs(chain.backward).max())
+    for _ in range(DENSE_DOUBLINGS):
+        chain, from_left, from_right = _double(chain)
+        left, right = left - from_left, right - from_right
+    chain, columns, rows = _compress(chain, np.finfo(float).eps * scale)
     for _ in range(MAX_DOUBLINGS):
-        lu, pivots, info = lapack.zgetrf(bulk)
-        if info > 0:
-            raise LinAlgError("lead: a decimated layer is singular; eta must be positive")
-        both, _ = lapack.zgetrs(lu, pivots, np.hstack([forward, backward]))
-        to_next, to_previous = both[:, :n], both[:, n:]
-        seen_from_left, seen_from_right = forward @ to_previous, backward @ to_next
-        right -= seen_from_left
-        left -= seen_from_right
-        bulk -= seen_from_left + seen_from_right
-        forward, backward = forward @ to_next, backward @ to_previous
-        if max(abs(forward).max(), abs(backward).max()) <= converged:
+        chain, from_left, from_right = _double(chain)
+        left = left - columns @ from_left @ rows
+        right = right - columns @ from_right @ rows
+        # The next correction is of second order in what is left of the couplings.
+        if max(abs(chain.forward).max(), abs(chain.backward).max()) < 1e-10 * scale:
             return left, right
     raise LinAlgError(f"lead: decimation has not converged after {MAX_DOUBLINGS} doublings")
+
+
+def _double(chain: _Chain) -> tuple[_Chain, ComplexArray, ComplexArray]:
+    """Eliminate every other layer: the chain of those left, and what each side added to them."""
+    bulk, forward, backward = chain
+    n = len(bulk)
+    both = np.linalg.solve(bulk, np.hstack([forward, backward]))
+    to_next, to_previous = both[:, :n], both[:, n:]
+    from_left, from_right = backward @ to_next, forward @ to_previous
+    doubled = _Chain(bulk - from_left - from_right, forward @ to_next, backward @ to_previous)
+    return doubled, from_left, from_right
+
+
+def _compress(chain: _Chain, noise: float) -> tuple[_Chain, ComplexArray, ComplexArray]:
+    """Eliminate the part of each layer that takes no part in the couplings beyond `noise`.
+
+    Few states reach over several layers, so couplings have low rank after some doublings, and
+    their column and row spaces hold those of all later ones.
+
+    Returns
+    -------
+    chain : _Chain
+        The smaller chain, (m, m).
+    columns, rows : (n, m) and (m, n) complex
+        A coupling c of the smaller chain is columns @ c @ rows of the larger one.
+    """
+    bulk, forward, backward = chain
+    q_columns, r_columns, _ = qr(np.hstack([forward, backward]), pivoting=True)
+    q_rows, r_rows, _ = qr(np.hstack([forward.conj().T, backward.conj().T]), pivoting=True)
+    ranks = [np.count_nonzero(abs(np.diag(r)) > noise) for r in (r_columns, r_rows)]
+    m = max(1, *ranks)
+    turned = q_columns.conj().T @ bulk @ q_rows
+    bulk = turned[:m, :m] - turned[:m, m:] @ np.linalg.solve(turned[m:, m:], turned[m:, :m])
+    columns, rows = q_columns[:, :m], q_rows[:, :m].conj().T
+    forward, backward = (columns.conj().T @ c @ rows.conj().T for c in (forward, backward))
+    return _Chain(bulk, forward, backward), columns, rows
 
 
 def _contact(sigma: ComplexArray, threshold: float) -> tuple[Contact, float]:

@@ -278,7 +278,7 @@ def transmission(
 
 
 def _transport_order(matrix: BlockMatrix, left: IntArray, right: IntArray) -> IntArray:
-    """Order stored orbitals from the left contact over the sites between, by x, to the right one."""
+    """Order orbitals: left contact, the sites between by x, right contact."""
     pattern = matrix.pattern
     x = np.repeat(pattern.structure.positions[:, 0], pattern.site_orbitals)
     between = np.setdiff1d(np.arange(pattern.n_orbitals), np.concatenate([left, right]))
