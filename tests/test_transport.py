@@ -9,7 +9,7 @@ from transport_toys import dense_transmission, make_lead, tiled
 from vcmbench.blocks import BlockMatrix
 from vcmbench.errors import VcmbenchError
 from vcmbench.structure import Region
-from vcmbench.transport import Lead, TransmissionSolver, contact_blocks, transmission
+from vcmbench.transport import Lead, TransmissionSolver, transmission
 from vcmbench.transport.lead import PrincipalLayer, surfaces
 from vcmbench.transport.sweep import POINT
 
@@ -156,13 +156,3 @@ def test_device_too_short_for_its_contacts(lead):
 def test_device_without_contacts(lead):
     with pytest.raises(VcmbenchError, match="no left-contact sites"):
         TransmissionSolver(lead.hamiltonian, lead.overlap, lead)
-
-
-def test_contact_blocks_are_those_with_both_sites_in_contacts(lead):
-    h, _ = tiled(lead, (7, 1, 1), shuffle=5)
-    region = h.pattern.structure.region
-    contacts = [Region.LEFT_CONTACT, Region.RIGHT_CONTACT]
-    expected = [region[i] in contacts and region[j] in contacts for i, j in h.pattern.pair]
-    assert contact_blocks(h.pattern).tolist() == expected
-    other = (h * 2.0).replaced(h, contact_blocks(h.pattern))
-    assert 0 < np.count_nonzero(other.values == h.values) < len(h.values)

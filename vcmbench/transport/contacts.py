@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vcmbench.blocks import BlockPattern
 from vcmbench.errors import VcmbenchError
@@ -16,16 +15,6 @@ from vcmbench.transport.negf import ComplexArray, Contact
 
 TOLERANCE_ANG = 0.1
 """Largest distance of a contact atom from its ideal site."""
-
-
-def contact_blocks(pattern: BlockPattern) -> NDArray[np.bool_]:
-    """(n_blocks,) mask of the blocks within and between a device's contacts.
-
-    With "DFT contacts" these are the reference's:
-    ``predicted.replaced(reference, contact_blocks(predicted.pattern))``.
-    """
-    inside = pattern.structure.in_region(Region.LEFT_CONTACT, Region.RIGHT_CONTACT)
-    return inside[pattern.pair].all(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
