@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.linalg import eigvals
-from transport_toys import BASIS, CUTOFF, make_chain, make_lead, tiled
+from transport_toys import BASIS, CUTOFF, make_chain, make_lead, orbitals_of, tiled
 
 from vcmbench.blocks import BlockPattern
 from vcmbench.errors import VcmbenchError
@@ -127,11 +127,6 @@ def explicit_layer(lead: Lead, k: np.ndarray, repeats: tuple[int, int]) -> tuple
         s[np.ix_(here, there)] * phase,
     )
     return layer, contact, pattern
-
-
-def orbitals_of(pattern: BlockPattern, sites: np.ndarray) -> np.ndarray:
-    offset = pattern.orbital_offset
-    return np.concatenate([np.arange(offset[site], offset[site + 1]) for site in sites])
 
 
 @pytest.mark.parametrize("repeats", [(1, 1), (2, 1), (1, 3), (2, 3)])

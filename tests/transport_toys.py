@@ -128,12 +128,17 @@ def make_lead(seed: int = 0) -> Lead:
 
 
 def tiled(
-    lead: Lead, repeats: tuple[int, int, int], *, shuffle: int | None = None
+    lead: Lead,
+    repeats: tuple[int, int, int],
+    *,
+    shuffle: int | None = None,
+    n_contact: int = 2,
+    cutoff: float = CUTOFF,
 ) -> tuple[BlockMatrix, BlockMatrix]:
     """H and S of the lead repeated over a larger cell: a device without a barrier.
 
-    The first and the last two cells along x are the contacts. With `shuffle`, sites come in
-    random order and from random images along y and z.
+    The first and the last `n_contact` cells along x are the contacts. With `shuffle`, sites come
+    in random order and from random images along y and z.
     """
     unit = lead.structure
     cells = np.stack(np.meshgrid(*map(np.arange, repeats), indexing="ij"), -1).reshape(-1, 3)
@@ -145,15 +150,15 @@ def tiled(
         cell, site = cell[order], site[order]
         cell[:, 1:] += rng.integers(-2, 3, size=(len(site), 2)) * repeats[1:]
     region = np.full(len(site), Region.OXIDE)
-    region[cell[:, 0] < 2] = Region.LEFT_CONTACT
-    region[cell[:, 0] >= repeats[0] - 2] = Region.RIGHT_CONTACT
+    region[cell[:, 0] < n_contact] = Region.LEFT_CONTACT
+    region[cell[:, 0] >= repeats[0] - n_contact] = Region.RIGHT_CONTACT
     structure = Structure.create(
         unit.numbers[site],
         unit.positions[site] + cell @ unit.cell + np.array([0.31, -1.7, 0.9]),
         np.array(repeats)[:, None] * unit.cell,
         region=region,
     )
-    pattern = BlockPattern.from_structure(structure, BASIS, CUTOFF)
+    pattern = BlockPattern.from_structure(structure, lead.hamiltonian.pattern.basis, cutoff)
     i, j = pattern.pair.T
     unit_shift = cell[j] + pattern.shift * repeats - cell[i]
     matrices = []
@@ -168,3 +173,9 @@ def tiled(
         keys = np.column_stack([site[i], site[j], unit_shift]).tolist()
         matrices.append(BlockMatrix(pattern, np.concatenate([block[tuple(key)] for key in keys])))
     return matrices[0], matrices[1]
+
+
+def orbitals_of(pattern: BlockPattern, sites: np.ndarray) -> np.ndarray:
+    """Orbitals of the sites, in the order given."""
+    offset = pattern.orbital_offset
+    return np.concatenate([np.arange(offset[site], offset[site + 1]) for site in sites])

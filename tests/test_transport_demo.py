@@ -1,0 +1,96 @@
+"""Transport on the bundled CP2K data: the lead by itself, and the devices between it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from transport_toys import dense_transmission, orbitals_of, tiled
+
+from vcmbench.device import SUPPORT_ANG, Device
+from vcmbench.release import find_release
+from vcmbench.transport import Lead, TransmissionSolver, transmission
+from vcmbench.transport.contacts import ContactSites
+from vcmbench.transport.lead import PrincipalLayer, surfaces
+from vcmbench.transport.negf import Contact
+
+K = np.array([0.0, 0.25, 0.25])
+
+
+@pytest.fixture(scope="module")
+def lead() -> Lead:
+    release = find_release("vcm-demo")
+    (lead_id,) = release.manifest.leads
+    stored = release.lead(lead_id)
+    return Lead(stored.hamiltonian, stored.overlap)
+
+
+@pytest.fixture(scope="module", params=["train", "test"])
+def device(request) -> Device:
+    release = find_release("vcm-demo")
+    return release.device(release.device_ids(request.param)[0])
+
+
+def test_ideal_lead_transmits_every_open_channel(lead):
+    matrices = tiled(lead, (10, 2, 2), n_contact=3, cutoff=SUPPORT_ANG)
+    energies = np.array([-0.63, 0.8])
+    result = transmission(*matrices, lead, energies, K[None], np.ones(1))
+    assert result.by_k == pytest.approx(np.round(result.by_k), abs=1e-6)
+    assert result.by_k.min() >= 4
+    assert result.gates.passed
+
+
+def test_stored_reference_is_reproduced(lead, device):
+    stored = device.transport
+    chosen = [3, 100]
+    result = transmission(
+        device.hamiltonian,
+        device.overlap,
+        lead,
+        stored.energies_ev[chosen],
+        stored.kpoints,
+        stored.weights,
+    )
+    # Twice the error that the broadening of the leads makes at an unlucky energy.
+    assert result.by_k == pytest.approx(stored.transmission[:, chosen], rel=1e-6, abs=0)
+    assert result.gates.passed
+    assert result.gates.meeting_error < 1e-11
+    assert result.mismatch_ang < 0.1
+
+
+def explicit_contacts(
+    lead: Lead, contacts: list[ContactSites], energy: float
+) -> tuple[Contact, Contact]:
+    """Self-energies of the lead repeated over the cross-section, without Bloch's theorem."""
+    matrices = tiled(lead, (6, 2, 2), n_contact=3, cutoff=SUPPORT_ANG)
+    pattern = matrices[0].pattern
+    h, s = (m.select(m.pattern.shift[:, 0] == 0).to_csr(K).toarray() for m in matrices)
+    n = len(h) // 2
+    ends = surfaces(PrincipalLayer(h[:n, :n], h[:n, n:], s[:n, :n], s[:n, n:]), energy)
+    found = []
+    for contact, end in zip(contacts, (ends.left, ends.right), strict=True):
+        inside = contact.cell[:, 1:] % 2
+        cell = (2 * contact.cell[:, 0] + inside[:, 0]) * 2 + inside[:, 1]
+        site = lead.structure.n_sites * cell + contact.lead_site
+        orbitals = orbitals_of(pattern, site)
+        images = np.repeat(contact.cell[:, 1:] // 2, pattern.site_orbitals[site], axis=0)
+        phase = np.exp(2j * np.pi * (images @ K[1:]))[:, None]
+        sigma = phase * end.sigma[np.ix_(orbitals, orbitals)] * phase.conj().T
+        found.append(Contact(sigma, phase * end.factor[orbitals]))
+    return found[0], found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("energy", [0.0, 0.47])
+def test_agrees_with_the_dense_inverse_and_an_explicit_lead(lead, device, energy):
+    solver = TransmissionSolver(device.hamiltonian, device.overlap, lead)
+    left, right = explicit_contacts(lead, solver.contacts, energy)
+    first, last = (orbitals_of(device.pattern, contact.site) for contact in solver.contacts)
+    between = np.setdiff1d(np.arange(device.pattern.n_orbitals), np.concatenate([first, last]))
+    order = np.concatenate([first, between, last])
+    inside = device.pattern.shift[:, 0] == 0
+    h, s = (
+        m.select(inside).to_csr(K).toarray()[np.ix_(order, order)]
+        for m in (device.hamiltonian, device.overlap)
+    )
+    expected = dense_transmission(h, s, energy, left, right)
+    assert solver.point(K, energy)["transmission"] == pytest.approx(expected, rel=1e-9, abs=0)
