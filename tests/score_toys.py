@@ -6,6 +6,7 @@ import numpy as np
 
 from vcmbench.basis import OrbitalBasis, Species
 from vcmbench.blocks import BlockMatrix, BlockPattern
+from vcmbench.device import Device, Provenance
 from vcmbench.structure import Region, Structure
 
 BASIS = OrbitalBasis(
@@ -53,3 +54,14 @@ def overlap_like(pattern: BlockPattern, *, seed: int = 9) -> BlockMatrix:
             blocks = small[slab.entries].reshape(slab.n_blocks, slab.n_i, slab.n_j)
             blocks[onsite] = np.eye(slab.n_i)
     return BlockMatrix(pattern, small)
+
+
+def make_device(pattern: BlockPattern) -> Device:
+    """Bulk cell with random H and S."""
+    return Device(
+        "toy",
+        "bulk",
+        random_operator(pattern, seed=1),
+        overlap_like(pattern),
+        Provenance(code="toy"),
+    )

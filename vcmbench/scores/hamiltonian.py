@@ -130,6 +130,11 @@ class HamiltonianStatistic:
             max(self.largest_full, other.largest_full),
         )
 
+    @property
+    def mae_mev(self) -> float:
+        """Mean |ΔH| closer than the headline's cutoff, meV."""
+        return _totals(self.groups.select(_is_near(self.groups.key))).mean_mev("absolute")
+
 
 @dataclass(frozen=True)
 class DeviceErrors:

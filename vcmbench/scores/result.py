@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from threadpoolctl import threadpool_info
 
 from vcmbench.errors import VcmbenchError
@@ -46,7 +46,9 @@ class Bounds(_Schema):
     """95 % confidence interval from resampling devices with replacement."""
 
     low: float
+    """Lower end."""
     high: float
+    """Upper end."""
 
 
 # --- Hamiltonian ------------------------------------------------------------------------------
@@ -582,13 +584,21 @@ class Result(_Schema):
     score_spec: Literal[1] = SCORE_SPEC
     """Version of the metrics; different specs never share a table."""
     model: ModelInfo
+    """What was scored."""
     dataset: DatasetInfo
+    """What it was scored on."""
     hamiltonian: HamiltonianSection | Unavailable
+    """Errors of the entries of H."""
     spectrum: SpectrumSection | Unavailable
+    """Errors of the eigenvalues near the Fermi level."""
     transmission: TransmissionSection | Unavailable
+    """Agreement of T(E), conductance and current."""
     physicality: PhysicalitySection | Unavailable
+    """Symmetries."""
     throughput: ThroughputSection | Unavailable
-    environment: Environment = Field(description="Where and with what it was computed.")
+    """Speed and memory."""
+    environment: Environment
+    """Where and with what it was computed."""
 
     def to_json(self) -> str:
         """Return the text of ``result.json``."""
