@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from score_toys import BASIS, make_device, make_pattern
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.errors import VcmbenchError
@@ -122,22 +122,25 @@ def test_every_prediction_has_other_positions_but_the_one_that_is_checked(device
 
 
 def test_threads_are_pinned_and_given_back(device):
-    before = [pool["num_threads"] for pool in threadpool_info()]
-    model = Oracle(device)
-    assert (
-        measure(
+    def timed(**options):
+        return measure(
             model,
             device.id,
             device.hamiltonian,
             scored_mae_mev=10.0,
             equivariance=EXACT,
-            threads=1,
             repeats=1,
-        ).threads
-        == 1
-    )
+            **options,
+        )
+
+    before = [pool["num_threads"] for pool in threadpool_info()]
+    model = Oracle(device)
+    assert timed(threads=1).threads == 1
     assert model.threads == {1}
     assert [pool["num_threads"] for pool in threadpool_info()] == before
+    assert timed().threads == max(before)
+    with threadpool_limits(1):
+        assert timed().threads == 1
 
 
 def peak_can_be_reset() -> bool:
@@ -240,29 +243,23 @@ def test_models_that_can_leave_out_far_blocks_are_timed_so_and_report_stages(dev
     }
 
 
-def test_warm_up_lasts_until_times_are_stable(device):
+def test_warm_up_lasts_until_times_are_stable(device, monkeypatch):
     assert not is_stable([1.0, 1.0, 1.0])
     assert is_stable([1.0, 1.0, 1.0, 1.0])
     assert is_stable([9.0, 1.0, 1.0, 1.0])
     assert not is_stable([9.0, 3.0, 2.0, 1.0])
     assert is_stable([9.0, 5.0, 1.0, 1.0, 1.02, 1.01])
 
-    class Unsteady(Oracle):
-        def predict(self, structure):
-            time.sleep(0.002 * 2 ** len(self.asked) if len(self.asked) < 5 else 0.0)
-            return super().predict(structure)
+    def run(*times_s, max_warmup=8):
+        script = iter([*times_s, *[1.0] * 100])
+        monkeypatch.setattr(throughput, "_timed", lambda *_: next(script))
+        options = {"scored_mae_mev": 10.0, "equivariance": EXACT, "repeats": 3}
+        model = Oracle(device)
+        found = measure(model, device.id, device.hamiltonian, max_warmup=max_warmup, **options)
+        return found.cold_start_s, found.near.n_warmup, found.near.stable, found.near.median_s
 
-    found = measure(
-        Unsteady(device),
-        device.id,
-        device.hamiltonian,
-        scored_mae_mev=10.0,
-        equivariance=EXACT,
-        repeats=1,
-        max_warmup=4,
-    )
-    assert found.near.n_warmup == 4
-    assert not found.near.stable
+    assert run(9.0, 8.0, 4.0, 2.0) == (9.0, 7, True, 1.0)
+    assert run(9.0, 8.0, 4.0, 2.0, 7.0, 8.0, 9.0, max_warmup=4) == (9.0, 4, False, 8.0)
 
 
 def test_cuda_needs_a_board(device, monkeypatch):

@@ -294,13 +294,11 @@ def block_statistic(
         If an entry is wrong by more than `ERROR_LIMIT_EV`.
     """
     pattern = reference.pattern
-    block_keys = _block_keys(pattern)
+    keys = _block_keys(pattern)
     result = HamiltonianStatistic.zero()
-    parts = []
     for slab, blocks in _chunks(pattern):
-        entries = slice(int(pattern.offset[blocks.start]), int(pattern.offset[blocks.stop]))
-        shape = (blocks.stop - blocks.start, slab.n_i, slab.n_j)
-        delta = (predicted.values[entries] - reference.values[entries]).reshape(shape)
+        ours, theirs, s = (_blocks(m, slab, blocks) for m in (reference, predicted, overlap))
+        delta = theirs - ours
         absolute = np.abs(delta)
         if absolute.max() > ERROR_LIMIT_EV:
             raise bad_input(
@@ -309,33 +307,27 @@ def block_statistic(
                 found=f"an entry wrong by {absolute.max():.3g} eV",
                 expected=f"at most {ERROR_LIMIT_EV:g} eV (is the unit eV?)",
             )
-        after_gauge = np.abs(delta - gauge_shift_ev * overlap.values[entries].reshape(shape))
-        quantities = (absolute, delta, delta * delta, after_gauge)
-        weight = pattern.weight[blocks]
+        quantities = (absolute, delta, delta * delta, np.abs(delta - gauge_shift_ev * s))
+        weight = pattern.weight[blocks, None, None]
         shells = _SlabShells.of(pattern.basis, slab)
-        parts.append(
-            GroupedSums.of(
-                (block_keys[blocks, None, None] + shells.key).ravel(),
-                (weight[:, None, None] * shells.size).ravel(),
-                np.stack(
-                    [(shells.reduce(np.add, q) * weight[:, None, None]).ravel() for q in quantities]
-                ),
-                (largest := shells.reduce(np.maximum, absolute)).ravel(),
-            )
+        largest = shells.reduce(np.maximum, absolute)
+        groups = GroupedSums.of(
+            (keys[blocks, None, None] + shells.key).ravel(),
+            (weight * shells.size).ravel(),
+            np.stack([(weight * shells.reduce(np.add, q)).ravel() for q in quantities]),
+            largest.ravel(),
         )
         near = pattern.distance[blocks] < HEADLINE_CUTOFF_ANG
+        every = np.arange(blocks.start, blocks.stop)
         per_block = largest.max(axis=(1, 2))
         result += HamiltonianStatistic(
-            GroupedSums.zero(len(_QUANTITIES)),
-            _histogram(absolute[near], weight[near]),
-            _histogram(absolute[~near], weight[~near]),
-            _worst(device, pattern, slab, blocks.start + np.flatnonzero(near), per_block[near]),
-            _worst(device, pattern, slab, np.arange(blocks.start, blocks.stop), per_block),
+            groups,
+            _histogram(absolute[near], pattern.weight[every[near]]),
+            _histogram(absolute[~near], pattern.weight[every[~near]]),
+            _worst(device, pattern, slab, every[near], per_block[near]),
+            _worst(device, pattern, slab, every, per_block),
         )
-    groups = reduce(add, parts, GroupedSums.zero(len(_QUANTITIES)))
-    return HamiltonianStatistic(
-        groups, result.near, result.far, result.largest, result.largest_full
-    )
+    return result
 
 
 def _chunks(pattern: BlockPattern) -> Iterator[tuple[Slab, slice]]:
@@ -344,6 +336,13 @@ def _chunks(pattern: BlockPattern) -> Iterator[tuple[Slab, slice]]:
         step = max(1, CHUNK_ENTRIES // (slab.n_i * slab.n_j))
         for start in range(slab.blocks.start, slab.blocks.stop, step):
             yield slab, slice(start, min(start + step, slab.blocks.stop))
+
+
+def _blocks(matrix: BlockMatrix, slab: Slab, blocks: slice) -> FloatArray:
+    """(n, n_i, n_j) view of a chunk."""
+    offset = matrix.pattern.offset
+    entries = matrix.values[offset[blocks.start] : offset[blocks.stop]]
+    return entries.reshape(blocks.stop - blocks.start, slab.n_i, slab.n_j)
 
 
 class _SlabShells(NamedTuple):
@@ -415,11 +414,9 @@ def _gauge_projections(
     pattern = reference.pattern
     result = np.empty((2, pattern.n_blocks))
     for slab, blocks in _chunks(pattern):
-        entries = slice(int(pattern.offset[blocks.start]), int(pattern.offset[blocks.stop]))
-        shape = (blocks.stop - blocks.start, slab.n_i * slab.n_j)
-        s = overlap.values[entries].reshape(shape)
-        delta = (predicted.values[entries] - reference.values[entries]).reshape(shape)
-        result[:, blocks] = np.einsum("ne,ne->n", s, delta), np.einsum("ne,ne->n", s, s)
+        ours, theirs, s = (_blocks(m, slab, blocks) for m in (reference, predicted, overlap))
+        result[0, blocks] = np.einsum("nij,nij->n", s, theirs - ours)
+        result[1, blocks] = np.einsum("nij,nij->n", s, s)
     return result
 
 

@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.device import SUPPORT_ANG
@@ -129,7 +129,8 @@ def measure(
     accelerator : {"cpu", "cuda"}
         What computes; with "cuda" the model must have imported torch.
     threads : int, optional
-        Threads of BLAS, OpenMP and torch; all available CPUs unless given.
+        Threads of BLAS, OpenMP and torch; unless given, as many as BLAS and OpenMP would take,
+        which respects ``OMP_NUM_THREADS``.
     repeats, max_warmup : int
         Timed predictions and largest number of predictions before them.
     seed : int
@@ -145,7 +146,9 @@ def measure(
         If a CUDA accelerator is asked for that torch does not see.
     """
     board = _Cuda.find() if accelerator == "cuda" else None
-    n_threads = threads or available_cpus()
+    n_threads = threads or max(
+        (pool["num_threads"] for pool in threadpool_info()), default=available_cpus()
+    )
     structures = _jittered(reference.pattern.structure, seed)
     with _pinned(n_threads):
         gc.collect()
