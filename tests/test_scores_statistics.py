@@ -34,6 +34,12 @@ def test_sums_are_those_of_rational_arithmetic():
         assert abs(found - wanted) <= 3000 * 2.0**-96 + math.ulp(wanted)
 
 
+def test_small_values_of_either_sign_are_not_lost():
+    values = np.array([-1e-20, 3.0, -3.0, 2e-19])
+    found = grouped(np.zeros(4, np.int64), values).sums[0, 0]
+    assert found == pytest.approx(1.9e-19, abs=4 * 2.0**-96)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_parts_add_up_in_any_order_and_grouping(seed):
     values = wide_range(1000, seed)
