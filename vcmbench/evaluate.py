@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +20,7 @@ from vcmbench.device import Device, TransportReference
 from vcmbench.errors import VcmbenchError
 from vcmbench.kpoints import monkhorst_pack
 from vcmbench.models import LoadedModel, load_model
+from vcmbench.models.loader import known_baselines
 from vcmbench.reference import between_contacts
 from vcmbench.release import DEFAULT_SPLIT, Release, find_release
 from vcmbench.resources import cache_folder
@@ -29,7 +32,7 @@ from vcmbench.scores.result import (
     DeviceTransmission,
     Environment,
     Equivariance,
-    PhysicalitySection,
+    ModelInfo,
     Result,
     SpectrumErrors,
     ThroughputSection,
@@ -83,8 +86,8 @@ class _KeptSweep(BaseModel):
 class _Scores:
     """What has been scored so far."""
 
-    errors: list[hamiltonian.DeviceError] = field(default_factory=list)
-    reference_errors: list[hamiltonian.DeviceError] = field(default_factory=list)
+    errors: list[hamiltonian.DeviceErrors] = field(default_factory=list)
+    reference_errors: list[hamiltonian.DeviceErrors] = field(default_factory=list)
     spectra: dict[str, SpectrumErrors | Unavailable] = field(default_factory=dict)
     transmissions: dict[str, DeviceTransmission | Unavailable] = field(default_factory=dict)
 
@@ -163,14 +166,16 @@ class _Evaluator:
         predicted, key = self._prediction(device)
         with self.stages.measure(f"hamiltonian {device.id}"):
             aligned = hamiltonian.align(predicted, device.pattern)
-            error = hamiltonian.device_error(device.id, device.hamiltonian, device.overlap, aligned)
-            scores.errors.append(error)
-            scores.reference_errors += self._reference_error(device, error)
+            errors = hamiltonian.device_errors(
+                device.id, device.hamiltonian, device.overlap, aligned
+            )
+            scores.errors.append(errors)
+            scores.reference_errors += self._reference_errors(device, errors)
         matrix = aligned.matrix
         scores.spectra[device.id] = self._spectrum(device, matrix, key)
         scores.transmissions[device.id] = self._transmission(device, matrix, key)
-        self._plot_errors(device, error)
-        return error.statistic.mae_mev
+        self._plot_errors(device, errors)
+        return errors.statistic.mae_mev
 
     def _digest(self, device: Device) -> str:
         return self.release.manifest.devices[device.id].digest
@@ -183,8 +188,7 @@ class _Evaluator:
             self._predict(device, folder)
         with self.stages.measure(f"read prediction {device.id}"):
             matrix = read_predictions(folder, device)
-            content = read_content(folder / f"{device.id}.zarr.zip").digest()
-        return matrix, [SCORE_SPEC, self._digest(device), content]
+        return matrix, [SCORE_SPEC, self._digest(device), _fingerprint(matrix)]
 
     def _predict(self, device: Device, folder: Path) -> None:
         name = f"predict {device.id}"
@@ -203,21 +207,26 @@ class _Evaluator:
         self.stages.keep(name, key, kind, read_content(path).digest())
         self.progress(name, 1, 1)
 
-    def _reference_error(
-        self, device: Device, error: hamiltonian.DeviceError
-    ) -> list[hamiltonian.DeviceError]:
-        """Error of the frozen Slater–Koster weights, in whose unit the skill is."""
-        if self.model.kind == "baseline" and self.model.name == REFERENCE_MODEL:
-            return [error]
-        predicted = load_model(REFERENCE_MODEL).predict(device)
-        return [
-            hamiltonian.device_error(
-                device.id,
-                device.hamiltonian,
-                device.overlap,
-                hamiltonian.align(predicted, device.pattern),
-            )
-        ]
+    @cached_property
+    def _reference_model(self) -> LoadedModel | None:
+        """The Slater–Koster weights frozen with this release, in whose error the skill is."""
+        if REFERENCE_MODEL not in known_baselines():
+            return None
+        model = load_model(REFERENCE_MODEL)
+        training = model.card.training if model.card else None
+        fitted_here = training is not None and training.digest == self.release.manifest.digest
+        return model if fitted_here else None
+
+    def _reference_errors(
+        self, device: Device, errors: hamiltonian.DeviceErrors
+    ) -> list[hamiltonian.DeviceErrors]:
+        reference = self._reference_model
+        if reference is None:
+            return []
+        if self.model.digest == reference.digest:
+            return [errors]
+        aligned = hamiltonian.align(reference.predict(device), device.pattern)
+        return [hamiltonian.device_errors(device.id, device.hamiltonian, device.overlap, aligned)]
 
     # --- spectrum -----------------------------------------------------------------------------
 
@@ -315,7 +324,8 @@ class _Evaluator:
             return Unavailable(reason="predictions alone cannot be rotated: it needs the model")
         self.progress("equivariance", 0, 1)
         with self.stages.measure("equivariance"):
-            residuals = physicality.equivariance(self.model.predict, device)
+            cut = physicality.cut_out(device.structure)
+            residuals = physicality.equivariance(self.model.model.predict, device.id, cut)
         self.progress("equivariance", 1, 1)
         return residuals
 
@@ -327,7 +337,12 @@ class _Evaluator:
         self.progress("throughput", 0, 1)
         with self.stages.measure("throughput"):
             section = throughput.measure(
-                self.model.predict, device, mae_mev, equivariance, self.request.accelerator
+                self.model.model,
+                device.id,
+                device.hamiltonian,
+                scored_mae_mev=mae_mev,
+                equivariance=equivariance,
+                accelerator=self.request.accelerator,
             )
         self.progress("throughput", 1, 1)
         return section
@@ -344,10 +359,12 @@ class _Evaluator:
         manifest = self.release.manifest
         split, _, part = self.request.selection.rpartition(":")
         chosen = self.request.devices is not None
-        baseline = hamiltonian.score_devices(scores.reference_errors)
-        errors = hamiltonian.score_devices(scores.errors, reference_mae_mev=baseline.mae_mev)
+        unit = None
+        if scores.reference_errors:
+            unit = hamiltonian.score_devices(scores.reference_errors).mae_mev
+        errors = hamiltonian.score_devices(scores.errors, reference_mae_mev=unit)
         return Result(
-            model=self.model.info,
+            model=ModelInfo.model_validate(self.model.info),
             dataset=DatasetInfo(
                 name=manifest.name,
                 version=manifest.version,
@@ -359,15 +376,15 @@ class _Evaluator:
             hamiltonian=errors,
             spectrum=spectrum.score_devices(scores.spectra),
             transmission=agreement.score_devices(scores.transmissions, energy_stride=self.stride),
-            physicality=PhysicalitySection(
-                hermiticity=errors.hermiticity, equivariance=equivariance
+            physicality=physicality.section(
+                [error.hermiticity for error in scores.errors], equivariance
             ),
             throughput=speed,
             environment=Environment.collect(self.stages.records),
         )
 
-    def _plot_errors(self, device: Device, error: hamiltonian.DeviceError) -> None:
-        shells = hamiltonian.score_device(error).by_distance
+    def _plot_errors(self, device: Device, errors: hamiltonian.DeviceErrors) -> None:
+        shells = hamiltonian.score_device(errors).by_distance
         plots.plot_error_by_distance(
             self.folder / "plots" / f"error-by-distance-{device.id}.png",
             f"{self.model.name}: {device.id}",
@@ -388,6 +405,14 @@ class _Every:
             return False
         self._last = now
         return True
+
+
+def _fingerprint(matrix: BlockMatrix) -> str:
+    """SHA-256 of a prediction's blocks."""
+    state = hashlib.sha256()
+    for array in (matrix.pattern.pair, matrix.pattern.shift, matrix.values):
+        state.update(np.ascontiguousarray(array).tobytes())
+    return state.hexdigest()
 
 
 def _kpoints(device: Device) -> tuple[FloatArray, FloatArray]:

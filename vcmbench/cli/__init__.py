@@ -6,7 +6,8 @@ import sys
 
 import typer
 
-from vcmbench.cli import data, evaluate
+from vcmbench.cli.data import app as data_app
+from vcmbench.cli.evaluate import evaluate, schema
 from vcmbench.errors import VcmbenchError
 
 app = typer.Typer(
@@ -16,8 +17,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(data.app, name="data")
-evaluate.register(app)
+app.command("evaluate")(evaluate)
+app.add_typer(data_app, name="data")
+app.command("schema")(schema)
 
 
 @app.callback(invoke_without_command=True)

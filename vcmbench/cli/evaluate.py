@@ -16,12 +16,6 @@ class Accelerator(StrEnum):
     CUDA = "cuda"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the application."""
-    app.command("evaluate")(evaluate)
-    app.command("schema")(schema)
-
-
 def evaluate(
     model: Annotated[
         str,

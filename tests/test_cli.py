@@ -1,0 +1,92 @@
+"""The command line: exit codes, messages, start-up."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from vcmbench.cli import app, main
+from vcmbench.scores.result import schema_text
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from vcmbench.cli import main; sys.argv[0] = 'vcmbench'; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_start_up_imports_nothing_heavy():
+    code = "import sys, vcmbench.cli; print(*sorted(sys.modules))"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"numpy", "scipy", "zarr", "torch", "pydantic", "matplotlib"} & set(modules)
+
+
+def test_help_lists_the_commands():
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    for command in ("evaluate", "data", "fit", "schema"):
+        assert command in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("evaluate", "slater-kostr"),
+            "unknown model 'slater-kostr'; did you mean 'slater-koster'",
+        ),
+        (("evaluate", "slater-koster", "--dataset", "vcm-dmo"), "did you mean 'vcm-demo'"),
+        (("evaluate", "slater-koster", "--split", "tests"), "did you mean 'test'"),
+        (
+            ("evaluate", "slater-koster", "--devices", "device-x"),
+            "unknown device of vcm-demo@1.0.0",
+        ),
+        (("data", "info", "nothing.zarr.zip"), "nothing.zarr.zip: no such store"),
+        (("data", "verify", "vcm-dem"), "did you mean 'vcm-demo'"),
+    ],
+)
+def test_a_users_mistake_ends_with_its_message_and_exit_code_2(arguments, message):
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
+def test_interrupt_exits_130(monkeypatch, capsys):
+    def interrupted(**_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vcmbench.cli.app", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_data_list_info_and_verify():
+    runner = CliRunner()
+    listed = json.loads(runner.invoke(app, ["data", "list", "--json"]).output)
+    assert {"vcm-demo"} <= {row["name"] for row in listed}
+    described = json.loads(runner.invoke(app, ["data", "info", "vcm-demo", "--json"]).output)
+    assert [row["id"] for row in described] == ["device-a", "device-b"]
+    assert described[0]["sites"] == 294
+    assert described[0]["species"]["O*"] == 4
+    assert described[1]["species"]["O*"] == 2
+    assert described[0]["orbitals"] == 2052
+    verified = runner.invoke(app, ["data", "verify", "vcm-demo"])
+    assert verified.exit_code == 0
+    assert "as released" in verified.output
+
+
+def test_published_schema_is_the_one_of_the_code():
+    published = (Path(__file__).parents[1] / "docs/result.schema.json").read_text()
+    assert published == schema_text()
+    assert CliRunner().invoke(app, ["schema"]).output == published
