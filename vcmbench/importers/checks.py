@@ -22,16 +22,10 @@ from vcmbench.harmonics import bond_frames, rotate_blocks
 from vcmbench.structure import FloatArray
 from vcmbench.units import BOLTZMANN_EV_PER_K
 
-HERMITICITY_LIMIT: Final = 1e-9
-"""|M(R) - M(-R)ᵀ| in the code's unit; printed matrices agree to their last digit."""
-DIAGONAL_LIMIT: Final = 1e-6
 DECAY_LIMITS: Final = ((6.0, 0.15), (8.0, 0.05), (10.0, 1e-2), (12.0, 1e-3))
 """Largest |S| allowed beyond a distance (Å): several times that of MOLOPT-SR bases (1.8e-2,
 8.7e-4, 1.1e-5, ...), far below the 0.3 that a wrong image shows at any distance."""
-CLOSE_ANG: Final = 6.0
-"""Every pair closer than this must have a block in H and in S."""
 TWO_CENTRE_RANGE_ANG: Final = 8.0
-TWO_CENTRE_LIMIT: Final = 1e-5
 STEEPEST_OVERLAP_PER_ANG: Final = 2.0
 """No overlap of two normalised valence orbitals changes faster with distance."""
 POSITIVE_LIMIT: Final = 1e-6
@@ -43,6 +37,25 @@ EIGENVALUE_LIMIT_EV: Final = 1e-4
 """CP2K prints eigenvalues to 1e-6 Hartree."""
 DENSE_LIMIT: Final = 6000
 """Largest dimension for dense eigenvalues (10 GB and an hour at 18,000)."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a code's own accuracy allows.
+
+    Parameters
+    ----------
+    hermitian : float
+        |M(R) - M(-R)ᵀ|, in the code's unit.
+    overlap : float
+        Error of an entry of S.
+    close_ang : float
+        Every pair closer than this must have a block in H and in S, Å.
+    """
+
+    hermitian: float = 1e-9
+    overlap: float = 1e-5
+    close_ang: float = 6.0
 
 
 @dataclass(frozen=True)
@@ -92,12 +105,12 @@ def _at_most(name: str, value: float, limit: float, unit: str = "") -> Check:
     return Check(name, float(value), f"at most {limit:g}{unit}", bool(value <= limit))
 
 
-def hermiticity(operator: str, residual: float, limit: float = HERMITICITY_LIMIT) -> Check:
+def hermiticity(operator: str, residual: float, limit: float) -> Check:
     """Check |M(R) - M(-R)ᵀ| over the entries that the code printed in both directions."""
     return _at_most(f"{operator} Hermitian, max |M(R) - M(-R)^T|", residual, limit)
 
 
-def unit_diagonal(overlap: BlockMatrix) -> Check:
+def unit_diagonal(overlap: BlockMatrix, limit: float) -> Check:
     """Check that every orbital is normalised, and none is missing."""
     pattern = overlap.pattern
     diagonals = [
@@ -109,7 +122,7 @@ def unit_diagonal(overlap: BlockMatrix) -> Check:
     error = np.abs(diagonal - 1).max(initial=0.0)
     if len(diagonal) < pattern.n_orbitals:
         error = 1.0
-    return _at_most("S has a unit diagonal, max |S_aa - 1|", error, DIAGONAL_LIMIT)
+    return _at_most("S has a unit diagonal, max |S_aa - 1|", error, limit)
 
 
 def decay_table(matrix: BlockMatrix, edges_ang: Sequence[float]) -> FloatArray:
@@ -152,14 +165,14 @@ def overlap_decay(overlap: BlockMatrix) -> list[Check]:
     ]
 
 
-def close_pairs(operator: str, matrix: BlockMatrix) -> Check:
+def close_pairs(operator: str, matrix: BlockMatrix, close_ang: float) -> Check:
     """Check that no pair of close sites lacks a block, as it does in truncated files."""
-    near = BlockPattern.from_structure(matrix.pattern.structure, matrix.pattern.basis, CLOSE_ANG)
+    near = BlockPattern.from_structure(matrix.pattern.structure, matrix.pattern.basis, close_ang)
     missing = int((~matrix.pattern.locate(near).found).sum())
-    return _at_most(f"{operator}: pairs within {CLOSE_ANG:g} Å without a block", missing, 0)
+    return _at_most(f"{operator}: pairs within {close_ang:g} Å without a block", missing, 0)
 
 
-def two_centre(overlap: BlockMatrix) -> list[Check]:
+def two_centre(overlap: BlockMatrix, limit: float) -> list[Check]:
     """Check that each S block depends on the species and the distance vector alone.
 
     In the frame of the bond the overlap of two orbitals vanishes unless their m agree, which
@@ -169,7 +182,9 @@ def two_centre(overlap: BlockMatrix) -> list[Check]:
     Parameters
     ----------
     overlap : BlockMatrix
-        S, not folded.
+        S, each image apart.
+    limit : float
+        Accuracy of its entries.
     """
     pattern = overlap.pattern
     relevant = (pattern.distance < TWO_CENTRE_RANGE_ANG) | (block_maxima(overlap) > 1e-4)
@@ -189,8 +204,8 @@ def two_centre(overlap: BlockMatrix) -> list[Check]:
         excess = change - STEEPEST_OVERLAP_PER_ANG * np.diff(distance[order])
         jump = max(jump, excess.max(initial=0.0))
     return [
-        _at_most("S in the bond frame, max |S| where m differ", selection, TWO_CENTRE_LIMIT),
-        _at_most("S a function of distance, largest jump", jump, TWO_CENTRE_LIMIT),
+        _at_most("S in the bond frame, max |S| where m differ", selection, limit),
+        _at_most("S a function of distance, largest jump", jump, limit),
     ]
 
 

@@ -336,7 +336,7 @@ def misplaced(overlap: BlockMatrix, site_shift: IntArray) -> IntArray:
 
 
 def _printed_levels(log: RunLog, kpoints: FloatArray) -> list[FloatArray]:
-    """Find printed eigenvalues at `kpoints`, eV relative to E_F; empty unless the log has them all."""
+    """Find the printed eigenvalues at `kpoints`, eV relative to E_F; empty unless all are there."""
     if log.fermi_energy_ha is None or not log.eigenvalues_ha:
         return []
     listed = log.kpoints if len(log.kpoints) else np.zeros((1, 3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -11,9 +12,11 @@ from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.device import Device, Gauge, Kind, Provenance
 from vcmbench.errors import VcmbenchError, bad_input
 from vcmbench.importers import checks
-from vcmbench.importers.checks import Check
+from vcmbench.importers.checks import Check, Limits
 from vcmbench.importers.entries import Assembled
 from vcmbench.structure import FloatArray, Structure
+
+_CP2K_LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,13 @@ class Bands:
     printed_ev: Sequence[FloatArray] = ()
 
 
-def matrix_checks(hamiltonian: Assembled, overlap: Assembled, *, mixed_images: bool) -> list[Check]:
+def matrix_checks(
+    hamiltonian: Assembled,
+    overlap: Assembled,
+    *,
+    mixed_images: bool,
+    limits: Limits = _CP2K_LIMITS,
+) -> list[Check]:
     """Check everything that needs no eigenvalues.
 
     Parameters
@@ -72,22 +81,24 @@ def matrix_checks(hamiltonian: Assembled, overlap: Assembled, *, mixed_images: b
     mixed_images : bool
         Whether images are summed within the support (`refuse_short_cell`), so that a block says
         nothing of its distance.
+    limits : Limits
+        What the code's accuracy allows.
     """
     h, s = hamiltonian.matrix, overlap.matrix
     hermitian = [
-        checks.hermiticity("H", hamiltonian.residual),
-        checks.hermiticity("S", overlap.residual),
+        checks.hermiticity("H", hamiltonian.residual, limits.hermitian),
+        checks.hermiticity("S", overlap.residual, limits.hermitian),
     ]
     if mixed_images:
         reason = "images are summed in a cell shorter than twice the support"
         return [*hermitian, checks.skipped("S by distance", reason)]
     return [
         *hermitian,
-        checks.unit_diagonal(s),
-        checks.close_pairs("H", h),
-        checks.close_pairs("S", s),
+        checks.unit_diagonal(s, limits.overlap),
+        checks.close_pairs("H", h, limits.close_ang),
+        checks.close_pairs("S", s, limits.close_ang),
         *checks.overlap_decay(s),
-        *checks.two_centre(s),
+        *checks.two_centre(s, limits.overlap),
     ]
 
 
