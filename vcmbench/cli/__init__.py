@@ -8,6 +8,7 @@ import typer
 
 from vcmbench.cli.data import app as data_app
 from vcmbench.cli.evaluate import evaluate, schema
+from vcmbench.cli.fit import fit
 from vcmbench.errors import VcmbenchError
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("evaluate")(evaluate)
+app.command("fit")(fit)
 app.add_typer(data_app, name="data")
 app.command("schema")(schema)
 
@@ -36,10 +38,7 @@ def _root(
 def main() -> None:
     """Run the command; bad input ends with its message and exit code 2, Ctrl-C with 130."""
     try:
-        app(standalone_mode=True)
+        app()
     except VcmbenchError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.secho("interrupted: run the same command again to continue", err=True)
-        sys.exit(130)

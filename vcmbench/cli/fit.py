@@ -8,11 +8,6 @@ from typing import Annotated
 import typer
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command of this module to the application."""
-    app.command("fit")(fit)
-
-
 def fit(
     baseline: Annotated[str, typer.Argument(help="What to fit: slater-koster or species-mean.")],
     output: Annotated[Path, typer.Option(help="Model directory to write.")],

@@ -54,7 +54,7 @@ class Settings(BaseModel):
     """Splines of V."""
     response_cutoff_ang: PositiveFloat = 9.0
     """W vanishes from here on, Å."""
-    n_response: PositiveInt = 7
+    n_response: PositiveInt = 9
     """Splines of W."""
     neighbour_cutoff_ang: PositiveFloat = 4.5
     """Neighbours count up to here, Å."""
@@ -68,8 +68,10 @@ class Settings(BaseModel):
     """Penalty on second differences of V (Eilers and Marx, Stat. Sci. 11, 89 (1996))."""
     response_penalty: PositiveFloat = 0.3
     """Ridge of W."""
-    site_penalty: PositiveFloat = 0.02
-    """Ridge of the on-site response."""
+    level_penalty: PositiveFloat = 0.05
+    """Ridge of the on-site response of degree 0: one datum per site and shell, so few."""
+    crystal_field_penalty: PositiveFloat = 0.003
+    """Ridge of the on-site response of higher degrees."""
 
     @property
     def two_centre(self) -> SplineBasis:
