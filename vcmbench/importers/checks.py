@@ -110,19 +110,27 @@ def hermiticity(operator: str, residual: float, limit: float) -> Check:
     return _at_most(f"{operator} Hermitian, max |M(R) - M(-R)^T|", residual, limit)
 
 
+def dimension(overlap: BlockMatrix) -> Check:
+    """Check that S has a diagonal entry for every orbital: that it is as large as the basis."""
+    found, expected = int((_diagonal(overlap) != 0).sum()), overlap.pattern.n_orbitals
+    return Check("orbitals in S", found, str(expected), found == expected)
+
+
 def unit_diagonal(overlap: BlockMatrix, limit: float) -> Check:
-    """Check that every orbital is normalised, and none is missing."""
-    pattern = overlap.pattern
+    """Check that every orbital is normalised."""
+    error = np.abs(_diagonal(overlap) - 1).max(initial=0.0)
+    return _at_most("S has a unit diagonal, max |S_aa - 1|", error, limit)
+
+
+def _diagonal(matrix: BlockMatrix) -> FloatArray:
+    """Diagonal entries of the on-site blocks that are there."""
+    pattern = matrix.pattern
     diagonals = [
-        np.diagonal(overlap.slab(slab), axis1=1, axis2=2)[pattern.is_onsite[slab.blocks]].ravel()
+        np.diagonal(matrix.slab(slab), axis1=1, axis2=2)[pattern.is_onsite[slab.blocks]].ravel()
         for slab in pattern.slabs
         if slab.species_i == slab.species_j
     ]
-    diagonal = np.concatenate([*diagonals, np.empty(0)])
-    error = np.abs(diagonal - 1).max(initial=0.0)
-    if len(diagonal) < pattern.n_orbitals:
-        error = 1.0
-    return _at_most("S has a unit diagonal, max |S_aa - 1|", error, limit)
+    return np.concatenate([*diagonals, np.empty(0)])
 
 
 def decay_table(matrix: BlockMatrix, edges_ang: Sequence[float]) -> FloatArray:
@@ -227,7 +235,7 @@ def positive_definite(overlap: BlockMatrix, kpoints: FloatArray) -> Check:
     smallest = min(_smallest_eigenvalue(overlap.to_csr(k)) for k in sample)
     return Check(
         f"S(k) positive definite at {len(sample)} k, smallest eigenvalue",
-        smallest,
+        smallest if np.isfinite(smallest) else "a negative one",
         f"at least {POSITIVE_LIMIT:g}",
         smallest >= POSITIVE_LIMIT,
     )
