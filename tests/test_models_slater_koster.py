@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from vcmbench.models import slater_koster
 from vcmbench.models.radial import decay
 from vcmbench.models.slater_koster import Settings, SlaterKoster
 from vcmbench.models.slater_koster_fit import fit_slater_koster
+from vcmbench.models.symmetry import BondTensors
 from vcmbench.models.weights import read_weights, write_weights
 from vcmbench.structure import FloatArray, Structure
 
@@ -51,6 +53,21 @@ def test_permutation_of_sites_permutes_orbitals(model):
     orbitals = np.concatenate([np.arange(offset[s], offset[s + 1]) for s in order])
     expected = matrix.to_csr(K).toarray()[np.ix_(orbitals, orbitals)]
     assert relative(permuted.to_csr(K).toarray(), expected) < 1e-10
+
+
+def test_integrals_do_not_depend_on_the_end_they_are_seen_from(model):
+    """To the last bit: V and W between sites of one species are their own mirror images."""
+    tensors = BondTensors(BASIS.shells_of(HF), BASIS.shells_of(HF))
+    coefficients = model.bonds[HF, HF]
+    for order, weights in coefficients.response.items():
+        channel, sign = tensors.mirrored(order)
+        ends = weights.reshape(SMALL.n_response, 2, SMALL.degree - order + 1, -1, len(channel))
+        parity = (-1.0) ** np.arange(order, SMALL.degree + 1)[:, None, None]
+        np.testing.assert_array_equal(ends[:, ::-1] * parity, (sign * ends)[..., channel])
+    channel, sign = tensors.mirrored(0)
+    two_centre = coefficients.two_centre
+    np.testing.assert_array_equal(two_centre, (sign * two_centre)[:, channel])
+    assert np.abs(two_centre).min(axis=0).max() > 0
 
 
 def test_positions_in_other_images_give_the_same_operator(model):
@@ -200,6 +217,21 @@ def test_recovers_slater_and_kosters_table():
         assert max(np.abs(w).max() for w in model.bonds[pair].response.values()) < 1e-3
 
 
+def test_bonds_beyond_the_response_are_fitted_too():
+    """Dimers longer than the reach of W: what is known of them is their two-centre part."""
+    length = np.linspace(SMALL.response_cutoff_ang + 0.05, CUTOFF - 0.05, 40)
+    start = np.stack([30.0 * np.arange(len(length)), 0 * length, 0 * length], axis=1)
+    direction = np.random.default_rng(3).normal(size=start.shape)
+    direction *= (length / np.linalg.norm(direction, axis=1))[:, None]
+    positions = np.concatenate([start, start + direction])
+    structure = Structure.create(len(positions) * [72], positions, np.diag([1200.0, 30, 30]))
+    expected = two_centre(structure)
+    model = fit_slater_koster([expected], SMALL.model_copy(update=TIGHT))
+    off_site = expected.pattern.entry_mask(~expected.pattern.is_onsite)
+    found = model.predict(structure).values
+    assert relative(found[off_site], expected.values[off_site]) < 1e-6
+
+
 def test_recovers_a_model_with_response_to_neighbours(model):
     """Data made by a model with generic coefficients are fitted and predicted exactly."""
     training = [model.predict(make_structure(seed, 36)) for seed in range(20, 25)]
@@ -252,6 +284,13 @@ def test_only_near_blocks_on_request(model):
     near, full = model.predict_within(structure, 3.0), model.predict(structure)
     assert near.pattern.distance.max() < 3.0
     assert relative(near.values, full.align(near.pattern).values) < 1e-12
+
+
+def test_stages_of_the_latest_prediction_are_timed(model):
+    start = time.perf_counter()
+    model.predict(make_structure(14))
+    elapsed = time.perf_counter() - start
+    assert 0.5 * elapsed < sum(model.stage_seconds().values()) < elapsed
 
 
 def test_pair_that_was_never_seen_predicts_zero():

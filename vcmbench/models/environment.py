@@ -55,8 +55,11 @@ def neighbour_densities(
     )
     densities = []
     for l in range(degree + 1):
+        n_parts = 2 * l + 1
         harmonics = sqrt(4 * pi) * real_harmonics(l, vector)
         terms = harmonics[:, :, None] * functions[:, None, :]
-        sums = (gather @ terms.reshape(n_edges, -1)).reshape(*shape, 2 * l + 1, -1)
-        densities.append(sums.transpose(0, 2, 1, 3).reshape(shape[0], 2 * l + 1, -1))
+        sums = (gather @ terms.reshape(n_edges, n_parts * radial.n_functions)).reshape(
+            *shape, n_parts, radial.n_functions
+        )
+        densities.append(sums.transpose(0, 2, 1, 3).reshape(shape[0], n_parts, -1))
     return densities

@@ -14,8 +14,9 @@ in the coefficients, so that the fit is closed-form, and exactly equivariant; gh
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Final, Literal
@@ -148,8 +149,9 @@ class SlaterKoster:
 
     basis: OrbitalBasis
     settings: Settings
-    sites: Mapping[Species, SiteCoefficients]
-    bonds: Mapping[Pair, BondCoefficients]
+    sites: Mapping[Species, SiteCoefficients] = field(repr=False)
+    bonds: Mapping[Pair, BondCoefficients] = field(repr=False)
+    _seconds: dict[str, float] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def cutoff_ang(self) -> float:
@@ -184,14 +186,24 @@ class SlaterKoster:
     def predict_within(self, structure: Structure, cutoff_ang: float) -> BlockMatrix:
         """Predict only the blocks of sites closer than `cutoff_ang` (Å)."""
         require_known_species("slater-koster", structure, self.basis)
-        densities = site_densities(structure, self.basis, self.settings)
+        start = time.perf_counter()
         pattern = BlockPattern.from_structure(
             structure, self.basis, min(cutoff_ang, self.cutoff_ang)
         )
+        listed = time.perf_counter()
+        densities = site_densities(structure, self.basis, self.settings)
+        seen = time.perf_counter()
         matrix = BlockMatrix.zeros(pattern)
         for slab in pattern.slabs:
             self._fill(matrix, slab, densities)
+        self._seconds["neighbour list"] = listed - start
+        self._seconds["neighbour densities"] = seen - listed
+        self._seconds["blocks"] = time.perf_counter() - seen
         return matrix
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Time that each stage of the latest prediction took, s."""
+        return dict(self._seconds)
 
     def _fill(self, matrix: BlockMatrix, slab: Slab, densities: list[FloatArray]) -> None:
         """Write the blocks of one species pair."""
@@ -214,8 +226,8 @@ class SlaterKoster:
         coefficients = self.sites[species]
         level = np.einsum("c,cMab->ab", coefficients.levels, tensors[0])
         blocks = np.tile(level, (len(sites), 1, 1))
-        for degree, field in coefficients.crystal_field.items():
-            components = densities[degree][sites] @ field
+        for degree, weights in coefficients.crystal_field.items():
+            components = densities[degree][sites] @ weights
             blocks += np.einsum("nMc,cMab->nab", components, tensors[degree], optimize=True)
         return 0.5 * (blocks + blocks.transpose(0, 2, 1))  # symmetric to the last bit
 
@@ -247,8 +259,8 @@ class SlaterKoster:
         arrays = {}
         for species, site in self.sites.items():
             arrays[f"levels/{species.label}"] = site.levels
-            for degree, field in site.crystal_field.items():
-                arrays[f"crystal_field/{species.label}/{degree}"] = field
+            for degree, weights in site.crystal_field.items():
+                arrays[f"crystal_field/{species.label}/{degree}"] = weights
         for pair, bond in self.bonds.items():
             arrays[f"two_centre/{pair_label(*pair)}"] = bond.two_centre
             for order, weights in bond.response.items():
