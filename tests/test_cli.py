@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from vcmbench.cli import app, main
+from vcmbench.cli import app
 from vcmbench.scores.result import schema_text
 
 
@@ -60,15 +60,14 @@ def test_a_users_mistake_ends_with_its_message_and_exit_code_2(arguments, messag
     assert "Traceback" not in result.stderr
 
 
-def test_interrupt_exits_130(monkeypatch, capsys):
-    def interrupted(**_options):
+def test_interrupt_says_how_to_continue_and_exits_130(monkeypatch):
+    def interrupted(*_arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vcmbench.cli.app", interrupted)
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 130
-    assert "run the same command again" in capsys.readouterr().err
+    monkeypatch.setattr("vcmbench.evaluate.run", interrupted)
+    outcome = CliRunner().invoke(app, ["evaluate", "slater-koster"])
+    assert outcome.exit_code == 130
+    assert "run the same command again" in outcome.stderr
 
 
 def test_data_list_info_and_verify():

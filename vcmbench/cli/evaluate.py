@@ -68,8 +68,12 @@ def evaluate(
         quick=quick,
         output=output,
     )
-    with stage_progress() as progress:
-        evaluation = run(request, progress)
+    try:
+        with stage_progress() as progress:
+            evaluation = run(request, progress)
+    except KeyboardInterrupt:
+        messages.print("interrupted: run the same command again to continue")
+        raise
     if json:
         console.print(evaluation.result.to_json(), markup=False, highlight=False, soft_wrap=True)
     else:

@@ -12,7 +12,6 @@ that each stage of the latest prediction took.
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +26,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.device import SUPPORT_ANG
 from vcmbench.errors import VcmbenchError
-from vcmbench.memory import peak_memory_bytes, reset_peak_memory
+from vcmbench.memory import peak_memory_bytes, reset_peak_memory, return_free_memory
 from vcmbench.scores.hamiltonian import HEADLINE_CUTOFF_ANG, align, device_errors
 from vcmbench.scores.result import (
     Equivariance,
@@ -151,7 +150,7 @@ def measure(
     )
     structures = _jittered(reference.pattern.structure, seed)
     with _pinned(n_threads):
-        gc.collect()
+        return_free_memory()
         reset_peak_memory()
         before = peak_memory_bytes()
         if board is not None:
