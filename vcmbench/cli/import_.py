@@ -16,7 +16,7 @@ Folder = Annotated[Path, typer.Argument(help="Folder with the run's files.", sho
 Output = Annotated[
     Path, typer.Option(help="Device store to write (.zarr.zip).", show_default=False)
 ]
-DeviceId = Annotated[str | None, typer.Option("--id", help="Device id [default: the folder's].")]
+DeviceId = Annotated[str | None, typer.Option("--id", help="Device id; the folder's name by default.")]
 Support = Annotated[float, typer.Option(help="Every pair closer than this gets a block, Å.")]
 AllowFolded = Annotated[
     bool, typer.Option(help="Accept a folded matrix of a cell shorter than twice the support.")
@@ -33,11 +33,22 @@ def cp2k(
     kind: Annotated[str, typer.Option(help="device (with contacts) or bulk.")] = "device",
     support_ang: Support = _SUPPORT_ANG,
     allow_folded: AllowFolded = False,
+    lead_run: Annotated[
+        Path | None,
+        typer.Option(help="CP2K run of the lead: adds the reference T(k, E) and its floors."),
+    ] = None,
     check_electrons: Annotated[
         bool, typer.Option(help="Count the electrons on the run's own k-mesh.")
     ] = True,
 ) -> None:
-    """Import a finished CP2K run: input, log, KS and S matrices."""
+    """Import a finished CP2K run: input, log, KS and S matrices.
+
+    Examples
+    --------
+    vcmbench data import cp2k lead-tin --kind bulk --output leads/lead-tin.zarr.zip
+
+    vcmbench data import cp2k device-a --lead-run lead-tin --output devices/device-a.zarr.zip
+    """
     from vcmbench.cli.output import spinner
     from vcmbench.errors import unknown_name
     from vcmbench.importers import import_cp2k
@@ -53,6 +64,8 @@ def cp2k(
             allow_folded=allow_folded,
             check_electrons=check_electrons,
         )
+    if lead_run is not None:
+        run = _with_reference(run, lead_run, support_ang)
     _write(run, output)
 
 
@@ -125,6 +138,29 @@ def deeph(
             source=source,
         )
     _write(run, output)
+
+
+def _with_reference(run: ImportedRun, lead_run: Path, support_ang: float) -> ImportedRun:
+    """Add T(k, E) between leads from another run."""
+    from dataclasses import replace
+
+    from vcmbench.cli.output import spinner, stage_progress
+    from vcmbench.importers import import_cp2k
+    from vcmbench.reference import Operators, with_reference
+    from vcmbench.resources import cache_folder
+
+    with spinner(f"importing {lead_run}"):
+        lead = import_cp2k(lead_run, kind="bulk", support_ang=support_ang)
+    with stage_progress() as progress:
+        device = with_reference(
+            run.device,
+            Operators(run.raw_hamiltonian, run.raw_overlap),
+            lead.device,
+            Operators(lead.raw_hamiltonian, lead.raw_overlap),
+            cache=cache_folder() / "leads",
+            progress=progress,
+        )
+    return replace(run, device=device)
 
 
 def _sides(text: str | None) -> list[float] | None:
