@@ -455,6 +455,30 @@ def test_input_variants_mean_the_same(tmp_path):
     assert found.n_electrons == 17
 
 
+def test_sites_in_a_file_of_their_own(tmp_path):
+    folder = copied("mesh-text", tmp_path)
+    path = folder / "in.inp"
+    expected = read_input(path)
+    rows = re.search(r"&COORD(.*?)&END COORD", path.read_text(), re.DOTALL)[1].strip()
+    topology = "&TOPOLOGY\nCOORD_FILE_NAME s.xyz\nCOORD_FILE_FORMAT XYZ\n&END"
+    text = re.sub(r"&COORD.*?&END COORD", topology, path.read_text(), flags=re.DOTALL)
+    path.write_text(text)
+    with pytest.raises(VcmbenchError, match=r"s\.xyz: cannot be read as XYZ"):
+        read_input(path)
+    (folder / "s.xyz").write_text(f"4\n\n{rows}\n")
+    assert read_input(path).labels == expected.labels
+    np.testing.assert_array_equal(read_input(path).positions, expected.positions)
+    edit(path, "FORMAT XYZ", "FORMAT PDB")
+    with pytest.raises(VcmbenchError, match="COORD_FILE_FORMAT: found PDB, expected XYZ"):
+        read_input(path)
+
+
+def test_labels_of_kinds_ignore_case(tmp_path):
+    folder = copied("mesh-text", tmp_path)
+    edit(folder / "in.inp", "Cl 1.4", "CL 1.4")
+    assert quick(folder).device.structure.numbers[1] == 17
+
+
 def test_cells_that_are_not_orthorhombic(tmp_path):
     folder = copied("mesh-text", tmp_path)
     edit(folder / "in.inp", "ABC 9.0 8.0 7.0", "ABC 9.0 8.0 7.0\n ALPHA_BETA_GAMMA 90 90 60")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -141,13 +142,13 @@ def import_cp2k(
 
 def require_same_run(run: RunInput, log: RunLog) -> None:
     """Raise where the log is not that of the input."""
-    counts = {label: run.labels.count(label) for label in run.kinds}
-    if log.kinds and counts != {kind.label: kind.n_sites for kind in log.kinds.values()}:
-        found = {kind.label: kind.n_sites for kind in log.kinds.values()}
+    counts = dict(Counter(label.upper() for label in run.labels))
+    found = {label: kind.n_sites for label, kind in log.kinds.items()}
+    if found and found != counts:
         raise _foreign(run, log, "sites by kind", found, counts)
-    for label, kind in log.kinds.items():
-        wanted = run.kinds[label]
-        if (kind.basis_set, kind.is_ghost) != (wanted.basis_set, wanted.species.is_ghost):
+    for label, wanted in run.kinds.items():
+        kind = log.kinds.get(label.upper())
+        if kind and (kind.basis_set, kind.is_ghost) != (wanted.basis_set, wanted.species.is_ghost):
             ghost = ", ghost" if kind.is_ghost else ""
             raise _foreign(run, log, f"kind {label}", kind.basis_set + ghost, wanted.basis_set)
     if log.positions is not None:
@@ -232,7 +233,7 @@ def _basis(run: RunInput, log: RunLog) -> OrbitalBasis:
     shells: dict[Species, tuple[int, ...]] = {}
     names: dict[Species, str] = {}
     for label, kind in run.kinds.items():
-        printed = log.kinds.get(label)
+        printed = log.kinds.get(label.upper())
         ls = printed.shells if printed else molopt_shells(kind.basis_set, kind.species.number)
         if names.setdefault(kind.species, kind.basis_set) != kind.basis_set:
             raise bad_input(
