@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import ase
+import ase.io
 import numpy as np
 import pytest
+from importer_runs import unpacked
 
 from vcmbench.errors import VcmbenchError
+from vcmbench.importers.cp2k import structure_of
+from vcmbench.importers.cp2k_input import read_input
 from vcmbench.importers.regions import (
     check_contacts,
     infer_regions,
@@ -116,3 +123,50 @@ def test_annotated_regions():
     np.testing.assert_array_equal(parse_regions(np.array([0, 2, 5]), "file"), expected)
     with pytest.raises(VcmbenchError, match="region: found middle, expected none, left-contact"):
         parse_regions(np.array(["middle"]), "file")
+
+
+def write_stack_input(folder: Path) -> tuple[Path, ase.Atoms]:
+    """Input of a displaced stack with one vacancy, its sites wrapped into the cell."""
+    numbers, positions, cell = make_stack(7, 6, displacement=0.05)
+    atoms = ase.Atoms(numbers, positions, cell=cell, pbc=True)
+    atoms.arrays["ghost"] = np.arange(len(numbers)) == 30
+    labels = np.where(atoms.arrays["ghost"], "V", atoms.symbols)
+    sites = "\n".join(
+        f"{label} {x:.10f} {y:.10f} {z:.10f}"
+        for label, (x, y, z) in zip(labels, positions, strict=True)
+    )
+    kinds = "".join(
+        f"&KIND {e}\n BASIS_SET SZV-MOLOPT-SR-GTH\n&END\n" for e in ("Hf", "N", "Ti", "O")
+    )
+    kinds += "&KIND V\n ELEMENT O\n BASIS_SET SZV-MOLOPT-SR-GTH\n GHOST\n&END\n"
+    text = (unpacked("lead-tin") / "in.inp").read_text()
+    head = text[: text.index("&SUBSYS")]
+    sides = " ".join(f"{side:.10f}" for side in np.diag(cell))
+    path = folder / "in.inp"
+    path.write_text(
+        f"{head}&SUBSYS\n&CELL\nABC {sides}\n&END\n&COORD\n{sites}\n&END\n{kinds}&END\n&END\n"
+    )
+    return path, atoms
+
+
+def test_regions_of_an_input_with_and_without_annotation(tmp_path):
+    path, atoms = write_stack_input(tmp_path)
+    run = read_input(path)
+    alone = structure_of(tmp_path, run, "device")
+    assert alone.is_ghost.tolist() == atoms.arrays["ghost"].tolist()
+    assert (alone.positions[:, 0] < 0).any()
+    assert (alone.region == Region.LEFT_BUFFER).sum() == 4
+    assert alone.region[alone.is_ghost].tolist() == [Region.OXIDE]
+    # Annotated: the seventh layer belongs to nobody's contact, but says it is oxide.
+    named = np.array([Region(r).label for r in alone.region])
+    named[named == "left-buffer"] = "oxide"
+    atoms.arrays["region"] = named
+    ase.io.write(tmp_path / "structure.extxyz", atoms, format="extxyz")
+    annotated = structure_of(tmp_path, run, "device")
+    assert (annotated.region == Region.LEFT_BUFFER).sum() == 0
+    assert (annotated.region == Region.OXIDE).sum() == 10
+    assert (structure_of(tmp_path, run, "bulk").region == Region.NONE).all()
+    atoms.arrays["region"] = np.where(named == "oxide", "left-contact", named)
+    ase.io.write(tmp_path / "structure.extxyz", atoms, format="extxyz")
+    with pytest.raises(VcmbenchError, match="left-contact: found 14 Ti, 14 N and 6 other sites"):
+        structure_of(tmp_path, run, "device")

@@ -95,7 +95,7 @@ def import_cp2k(
     run = read_input(find_input(folder))
     log = read_log(find_log(folder, run.path))
     require_same_run(run, log)
-    structure = _structure(folder, run, kind)
+    structure = structure_of(folder, run, kind)
     basis = _basis(run, log)
     folded = run.kpoint_mesh is None
     mixed_images = folded and refuse_short_cell(
@@ -177,7 +177,19 @@ def _periodic_distance(first: FloatArray, second: FloatArray, cell: FloatArray) 
     return np.linalg.norm((fractional - np.round(fractional)) @ cell, axis=1)
 
 
-def _structure(folder: Path, run: RunInput, kind: Kind) -> Structure:
+def structure_of(folder: Path, run: RunInput, kind: Kind) -> Structure:
+    """Sites of a run in its own order, with regions if it is a device.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the run; a ``structure.extxyz`` in it must agree, and its column ``region``, if
+        it has one, names the regions.
+    run : RunInput
+        The input, whose coordinates are the truth.
+    kind : {"device", "bulk"}
+        For a device the first layer is joined (`join_first_layer`); else positions stay.
+    """
     structure = Structure.create(
         [species.number for species in run.species],
         join_first_layer(run.positions, run.cell) if kind == "device" else run.positions,
