@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vcmbench.cli.import_ import app as import_app
-
 if TYPE_CHECKING:
     from vcmbench.device import Device
     from vcmbench.release import Release
 
 app = typer.Typer(help="List, describe, verify and import data.", no_args_is_help=True)
-app.add_typer(import_app, name="import")
 
 Target = Annotated[
     str, typer.Argument(help="A dataset's name, a release folder or one device store.")
