@@ -16,7 +16,9 @@ Folder = Annotated[Path, typer.Argument(help="Folder with the run's files.", sho
 Output = Annotated[
     Path, typer.Option(help="Device store to write (.zarr.zip).", show_default=False)
 ]
-DeviceId = Annotated[str | None, typer.Option("--id", help="Device id; the folder's name by default.")]
+DeviceId = Annotated[
+    str | None, typer.Option("--id", help="Device id; the folder's name by default.")
+]
 Support = Annotated[float, typer.Option(help="Every pair closer than this gets a block, Å.")]
 AllowFolded = Annotated[
     bool, typer.Option(help="Accept a folded matrix of a cell shorter than twice the support.")
