@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from vcmbench.memory import peak_memory_bytes, reset_peak_memory
+from vcmbench.machine import peak_memory_bytes, reset_peak_memory
 from vcmbench.scores.result import StageRecord
 from vcmbench.store.content import atomic_file
 
@@ -48,9 +48,7 @@ class Stages:
             )
         )
 
-    def kept(
-        self, name: str, key: object, kind: TypeAdapter[T], compute: Callable[[], T]
-    ) -> T:
+    def kept(self, name: str, key: object, kind: TypeAdapter[T], compute: Callable[[], T]) -> T:
         """Return the kept result of a stage, or compute and keep it.
 
         Parameters

@@ -7,9 +7,7 @@ is `Unavailable` and says why; numbers are never NaN or infinite.
 from __future__ import annotations
 
 import json
-import os
 import platform
-import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from threadpoolctl import threadpool_info
 
 from vcmbench.errors import VcmbenchError
+from vcmbench.machine import available_cpus, processor_name
 
 SCHEMA_VERSION: Final = 1
 """Version of the layout of ``result.json``."""
@@ -632,19 +631,3 @@ def json_schema() -> dict[str, Any]:
 def schema_text() -> str:
     """Text of the published schema file."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-
-
-def processor_name() -> str:
-    """Model name of the CPU, as far as the system tells."""
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -21,12 +21,18 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
 from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.device import SUPPORT_ANG
 from vcmbench.errors import VcmbenchError
-from vcmbench.memory import peak_memory_bytes, reset_peak_memory, return_free_memory
+from vcmbench.machine import (
+    allowed_threads,
+    peak_memory_bytes,
+    processor_name,
+    reset_peak_memory,
+    return_free_memory,
+)
 from vcmbench.scores.hamiltonian import HEADLINE_CUTOFF_ANG, align, device_errors
 from vcmbench.scores.result import (
     Equivariance,
@@ -34,8 +40,6 @@ from vcmbench.scores.result import (
     ThroughputSection,
     Timing,
     Unavailable,
-    available_cpus,
-    processor_name,
 )
 from vcmbench.structure import Structure
 
@@ -145,9 +149,7 @@ def measure(
         If a CUDA accelerator is asked for that torch does not see.
     """
     board = _Cuda.find() if accelerator == "cuda" else None
-    n_threads = threads or max(
-        (pool["num_threads"] for pool in threadpool_info()), default=available_cpus()
-    )
+    n_threads = threads or allowed_threads()
     structures = _jittered(reference.pattern.structure, seed)
     with _pinned(n_threads):
         return_free_memory()

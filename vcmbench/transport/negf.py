@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, blas, lapack
+from scipy.linalg import LinAlgError, lapack
 
 from vcmbench.structure import FloatArray
 from vcmbench.transport.layers import Layers
@@ -112,9 +112,9 @@ def _eliminate(rows: ComplexArray, front: _Front) -> _Front:
     if info > 0:
         raise LinAlgError("a layer is singular at this energy")
     x, _ = lapack.zgetrs(lu, pivots, rows[:, w:], overwrite_b=True)
-    sigma = np.zeros((rows.shape[1] - w,) * 2, dtype=np.complex128, order="F")
-    sigma[: n - w, : n - w] = front.sigma[w:, w:]
-    sigma = blas.zgemm(1.0, columns, x, 1.0, sigma, overwrite_c=True)
+    # Unlike scipy's zgemm, matmul lets other threads run meanwhile.
+    sigma = columns @ x
+    sigma[: n - w, : n - w] += front.sigma[w:, w:]
     probe = -(front.probe[:, :w] @ x)
     probe[:, : n - w] += front.probe[:, w:]
     return _Front(sigma, probe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +12,11 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
+from threadpoolctl import threadpool_limits
 
 from vcmbench.blocks import BlockMatrix
 from vcmbench.errors import bad_input
+from vcmbench.machine import allowed_threads
 from vcmbench.structure import FloatArray, IntArray, Region
 from vcmbench.transport.cache import SurfaceCache
 from vcmbench.transport.contacts import BlochContact, match_contact
@@ -232,6 +235,7 @@ def transmission(
     cache: Path | None = None,
     known: Points | None = None,
     progress: Callable[[int, Points], None] | None = None,
+    threads: int | None = None,
 ) -> Transmission:
     """Transmission of a device on all k-points and energies.
 
@@ -251,6 +255,8 @@ def transmission(
         Earlier results to resume from; points with a NaN transmission are computed.
     progress : callable, optional
         Called after each point with the number of finished points and all points so far.
+    threads : int, optional
+        Points solved at a time; by default as many as BLAS would take threads.
 
     Returns
     -------
@@ -268,12 +274,20 @@ def transmission(
     points = np.full((len(kpoints), len(energies_ev)), np.nan, dtype=POINT)
     if known is not None:
         points[...] = known
-    for index in np.ndindex(points.shape):
-        if not np.isnan(points[index]["transmission"]):
-            continue
-        points[index] = solver.point(kpoints[index[0]], float(energies_ev[index[1]]))
-        if progress is not None:
-            progress(int(np.count_nonzero(~np.isnan(points["transmission"]))), points)
+    # Matrices of a layer are too small to share out: one core per point, none of them waiting.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads or allowed_threads()) as pool:
+        for k, row in zip(kpoints, points, strict=True):
+            solver.device_at(k)
+            missing = np.flatnonzero(np.isnan(row["transmission"]))
+            pending = {pool.submit(solver.point, k, float(energies_ev[i])): i for i in missing}
+            try:
+                for future in as_completed(pending):
+                    row[pending[future]] = future.result()
+                    if progress is not None:
+                        progress(int(np.count_nonzero(~np.isnan(points["transmission"]))), points)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
     return Transmission(energies_ev, kpoints, weights, points, solver.mismatch_ang)
 
 

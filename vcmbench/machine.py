@@ -1,13 +1,17 @@
-"""Peak resident memory of this process."""
+"""What this process may use and uses: processors, threads, peak memory."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import gc
+import os
+import platform
 import resource
 import sys
 from pathlib import Path
+
+from threadpoolctl import threadpool_info
 
 
 def return_free_memory() -> None:
@@ -31,3 +35,24 @@ def peak_memory_bytes() -> int:
                 return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def allowed_threads() -> int:
+    """Threads that BLAS and OpenMP would take, so that ``OMP_NUM_THREADS`` is respected."""
+    return max((pool["num_threads"] for pool in threadpool_info()), default=available_cpus())
+
+
+def processor_name() -> str:
+    """Model name of the CPU, as far as the system tells."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
