@@ -25,5 +25,5 @@ def test_load_predict_and_write_as_in_the_readme(tmp_path):
     assert np.array_equal(pattern.pair, device.pattern.pair)
     assert np.array_equal(pattern.shift, device.pattern.shift)
     matrix = vcmbench.BlockMatrix.zeros(pattern)
-    path = vcmbench.write_predictions(tmp_path, device.id, matrix, gauge="fermi")
+    path = vcmbench.write_predictions(str(tmp_path), device.id, matrix, gauge="fermi")
     assert path.name == "device-b.zarr.zip"

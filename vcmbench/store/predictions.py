@@ -44,13 +44,18 @@ class PredictionAttributes(BaseModel):
 
 
 def write_predictions(
-    folder: Path, device_id: str, matrix: BlockMatrix, *, gauge: Gauge, model: str | None = None
+    folder: Path | str,
+    device_id: str,
+    matrix: BlockMatrix,
+    *,
+    gauge: Gauge,
+    model: str | None = None,
 ) -> Path:
     """Write the predicted H of one device as ``folder/<device_id>.zarr.zip``.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or str
         Predictions folder.
     device_id : str
         Device the prediction is for.
@@ -84,7 +89,7 @@ def write_predictions(
             "blocks/hamiltonian": {"scale_factor": HAMILTONIAN_SCALE_EV, "units": "eV"},
         },
     )
-    path = folder / f"{device_id}{SUFFIXES[0]}"
+    path = Path(folder) / f"{device_id}{SUFFIXES[0]}"
     write_content(path, content)
     return path
 
