@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from vcmbench.cli.build import build_structure
 from vcmbench.cli.data import app as data_app
 from vcmbench.cli.evaluate import evaluate, schema
 from vcmbench.cli.fit import fit
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command("evaluate")(evaluate)
 app.command("fit")(fit)
+data_app.command("build-structure")(build_structure)
 data_app.add_typer(import_app, name="import")
 app.add_typer(data_app, name="data")
 app.command("schema")(schema)
