@@ -447,7 +447,7 @@ class BlockMatrix:
         if np.array_equal(2 * wave_vector, np.round(2 * wave_vector)):
             phase = np.sign(phase.real)
         data = self.values * np.repeat(phase, np.diff(pattern.offset))
-        rows, columns = self._indices()
+        rows, columns = self.entry_orbitals()
         if not pattern.directed:
             mirrored = pattern.entry_mask(~pattern.is_onsite)
             rows, columns, data = (
@@ -458,8 +458,8 @@ class BlockMatrix:
         shape = (pattern.n_orbitals, pattern.n_orbitals)
         return scipy.sparse.coo_array((data, (rows, columns)), shape=shape).tocsr()
 
-    def _indices(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Row and column of every entry."""
+    def entry_orbitals(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """(n_entries,) row and column of every entry in the dense matrix."""
         pattern = self.pattern
         rows = np.empty(pattern.n_entries, dtype=np.int32)
         columns = np.empty(pattern.n_entries, dtype=np.int32)

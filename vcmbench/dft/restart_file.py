@@ -1,0 +1,111 @@
+"""CP2K's restart file of a k-point run: the real-space density matrix, one dense image after another.
+
+Fortran records (4-byte length, payload, length), little-endian: version; sites, orbitals, largest
+number of basis sets and of shells per set; sets of each site; shells of each set; orbitals of each
+shell; then for each spin (spin, spins, images), and for each image (number, X, Y, Z) and one record
+for each column. CP2K finds an image by its X, Y, Z; what the file lacks stays zero.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+
+from vcmbench.blocks import BlockMatrix
+from vcmbench.dft.images import wrapping
+from vcmbench.store.content import atomic_file
+from vcmbench.structure import FloatArray
+
+_VERSION: Final = 1
+
+
+def write_restart(path: Path, density: BlockMatrix) -> None:
+    """Write a density matrix that CP2K reads with ``SCF_GUESS RESTART``.
+
+    Parameters
+    ----------
+    path : Path
+        Target, by convention ``*-RESTART.kp``: 8 N² bytes for each of some 60 images.
+    density : BlockMatrix
+        P, half stored (`vcmbench.dft.density`); its sites are those of the input, in its order.
+        Every species must have one basis set, as MOLOPT-SR ones do.
+    """
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        _write_header(file, density)
+        images = _Images(density)
+        _record(file, [1, 1, len(images.cells)])
+        for number, cell in enumerate(images.cells):
+            _record(file, [number + 1, *cell])
+            _write_columns(file, images.dense(number))
+
+
+def _write_header(file: BinaryIO, density: BlockMatrix) -> None:
+    pattern = density.pattern
+    structure, basis = pattern.structure, pattern.basis
+    shells = [basis.shells_of(species) for species in structure.species_list]
+    widest = max(len(ls) for ls in shells)
+    orbitals = np.zeros((structure.n_sites, widest), np.int32)
+    for site, species in enumerate(structure.species_index):
+        orbitals[site, : len(shells[species])] = [2 * l + 1 for l in shells[species]]
+    _record(file, [_VERSION])
+    _record(file, [structure.n_sites, pattern.n_orbitals, 1, widest])
+    _record(file, np.ones(structure.n_sites))
+    _record(file, (orbitals > 0).sum(axis=1))
+    _record(file, orbitals)
+
+
+def _record(file: BinaryIO, values: Any) -> None:
+    payload = np.asarray(values).astype("<i4").tobytes()
+    length = np.array([len(payload)], "<i4").tobytes()
+    file.write(length + payload + length)
+
+
+def _write_columns(file: BinaryIO, image: FloatArray) -> None:
+    n_orbitals = len(image)
+    record = np.dtype([("start", "<i4"), ("column", "<f8", n_orbitals), ("stop", "<i4")])
+    columns = np.empty(n_orbitals, record)
+    columns["start"] = columns["stop"] = 8 * n_orbitals
+    columns["column"] = image.T
+    columns.tofile(file)
+
+
+class _Images:
+    """Blocks sorted into CP2K's images.
+
+    DBCSR keeps one of (i, j, R) and (j, i, −R): the one with the lower site first where i + j is
+    even, the other where it is odd. The files repeat it, transposed, on the other side of the
+    diagonal of the same image. A site's coupling to its own images stands in R and −R.
+
+    Attributes
+    ----------
+    cells : (n_images, 3) int
+        X, Y, Z of each image that holds a block.
+    """
+
+    def __init__(self, density: BlockMatrix) -> None:
+        pattern = density.pattern
+        self._density = density
+        site_shift = wrapping(pattern.structure)
+        i, j = pattern.pair.T
+        image = pattern.shift + site_shift[j] - site_shift[i]
+        image[(i > j) ^ ((i + j) % 2 == 1)] *= -1
+        self._itself = i == j
+        every = np.concatenate([image, -image[self._itself]])
+        self.cells, index = np.unique(every, axis=0, return_inverse=True)
+        self._image, self._opposite = np.split(index.ravel(), [len(image)])
+        self._row, self._column = density.entry_orbitals()
+
+    def dense(self, number: int) -> FloatArray:
+        """(n_orbitals, n_orbitals) matrix of one image."""
+        pattern, values = self._density.pattern, self._density.values
+        dense = np.zeros((pattern.n_orbitals, pattern.n_orbitals))
+        own = self._image == number
+        turned = own.copy()
+        turned[self._itself] = self._opposite == number
+        for blocks, transposed in ((turned, True), (own, False)):
+            entries = pattern.entry_mask(blocks)
+            rows, columns = self._row[entries], self._column[entries]
+            dense[(columns, rows) if transposed else (rows, columns)] = values[entries]
+        return dense
