@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from vcmbench.basis import Species
 from vcmbench.build.builder import BuiltDevice, build_device
-from vcmbench.dft.cp2k_input import Cp2kSettings, cp2k_input, n_electrons, placed_in_cell
 from vcmbench.build.extxyz import read_extxyz, write_extxyz
 from vcmbench.build.spec import DeviceSpec
 from vcmbench.cli import app
+from vcmbench.dft.cp2k_input import Cp2kSettings, cp2k_input, n_electrons, placed_in_cell
 from vcmbench.errors import VcmbenchError
 from vcmbench.importers.cp2k_input import read_input
 from vcmbench.structure import Region, Structure

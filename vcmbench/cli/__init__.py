@@ -11,6 +11,7 @@ from vcmbench.cli.data import app as data_app
 from vcmbench.cli.evaluate import evaluate, schema
 from vcmbench.cli.fit import fit
 from vcmbench.cli.import_ import app as import_app
+from vcmbench.cli.recipe import build
 from vcmbench.errors import VcmbenchError
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command("evaluate")(evaluate)
 app.command("fit")(fit)
 data_app.command("build-structure")(build_structure)
+data_app.command("build")(build)
 data_app.add_typer(import_app, name="import")
 app.add_typer(data_app, name="data")
 app.command("schema")(schema)

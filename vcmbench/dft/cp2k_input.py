@@ -62,6 +62,9 @@ class Cp2kSettings(BaseModel):
     """Plane-wave cutoff of the finest grid, Ry."""
     rel_cutoff_ry: float = Field(default=50.0, gt=0)
     eps_default: float = Field(default=1e-11, gt=0)
+    """Precision of the integrals; its square root bounds the range of the orbitals."""
+    eps_rho: float = Field(default=1e-8, gt=0)
+    """Density, in electrons per bohr³, at which products of orbitals leave the grid."""
     eps_scf: float = Field(default=1e-6, gt=0)
     max_scf: int = Field(default=80, ge=1)
     kpoint_mesh: tuple[int, int, int] | None = None
@@ -70,7 +73,7 @@ class Cp2kSettings(BaseModel):
     """Fermi–Dirac temperature of the electrons, K."""
     matrix_threshold: float = Field(default=1e-9, ge=0)
     """Smallest printed entry of H (Hartree) and S."""
-    restart_every: int = Field(default=5, ge=1)
+    restart_every: int = Field(default=10, ge=1)
     """SCF steps between two saved densities."""
     mixing: Mixing = Mixing()
 
@@ -214,7 +217,10 @@ def _dft(structure: Structure, settings: Cp2kSettings, start_density: str | None
             "REL_CUTOFF": f"{settings.rel_cutoff_ry:g}",
             "NGRIDS": "5",
         },
-        "QS": {"EPS_DEFAULT": f"{settings.eps_default:.1E}"},
+        "QS": {
+            "EPS_DEFAULT": f"{settings.eps_default:.1E}",
+            "EPS_RHO_RSPACE": f"{settings.eps_rho:.1E}",
+        },
         "KPOINTS": {
             "SCHEME": "MONKHORST-PACK " + " ".join(map(str, mesh)),
             "SYMMETRY": "OFF",

@@ -1,4 +1,4 @@
-"""CP2K's restart file of a k-point run: the real-space density matrix, one dense image after another.
+"""CP2K's restart file of a k-point run: the density matrix, one dense image after another.
 
 Fortran records (4-byte length, payload, length), little-endian: version; sites, orbitals, largest
 number of basis sets and of shells per set; sets of each site; shells of each set; orbitals of each
@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vcmbench.blocks import BlockMatrix
 from vcmbench.dft.images import wrapping
+from vcmbench.errors import VcmbenchError, bad_input
 from vcmbench.store.content import atomic_file
 from vcmbench.structure import FloatArray
 
@@ -64,8 +66,7 @@ def _record(file: BinaryIO, values: Any) -> None:
 
 def _write_columns(file: BinaryIO, image: FloatArray) -> None:
     n_orbitals = len(image)
-    record = np.dtype([("start", "<i4"), ("column", "<f8", n_orbitals), ("stop", "<i4")])
-    columns = np.empty(n_orbitals, record)
+    columns = np.empty(n_orbitals, _column_record(n_orbitals))
     columns["start"] = columns["stop"] = 8 * n_orbitals
     columns["column"] = image.T
     columns.tofile(file)
@@ -109,3 +110,47 @@ class _Images:
             rows, columns = self._row[entries], self._column[entries]
             dense[(columns, rows) if transposed else (rows, columns)] = values[entries]
         return dense
+
+
+def adapt_restart(source: Path, target: Path, factor: FloatArray) -> None:
+    """Copy a saved density, scaling every orbital.
+
+    Parameters
+    ----------
+    source, target : Path
+        Restart files, of this module or of CP2K.
+    factor : (n_orbitals,) float
+        P_ab becomes factor_a P_ab factor_b.
+
+    Raises
+    ------
+    VcmbenchError
+        If the file is no restart file of so many orbitals, or is cut short.
+    """
+    with source.open("rb") as old, atomic_file(target) as temporary, temporary.open("wb") as new:
+        header = [_read_record(old, source) for _ in range(5)]
+        n_orbitals = int(header[1][1])
+        if n_orbitals != len(factor):
+            raise bad_input(source, "orbitals", found=n_orbitals, expected=len(factor))
+        spin = _read_record(old, source)
+        for record in (*header, spin):
+            _record(new, record)
+        for _ in range(int(spin[2])):
+            _record(new, _read_record(old, source))
+            columns = np.fromfile(old, _column_record(n_orbitals), n_orbitals)
+            if len(columns) != n_orbitals:
+                raise VcmbenchError(f"{source}: cut short in the middle of an image")
+            columns["column"] *= factor * factor[:, None]
+            columns.tofile(new)
+
+
+def _read_record(file: BinaryIO, source: Path) -> NDArray[np.int32]:
+    length = int.from_bytes(file.read(4), "little")
+    payload = file.read(length)
+    if len(payload) != length or int.from_bytes(file.read(4), "little") != length:
+        raise VcmbenchError(f"{source}: no restart file of a CP2K k-point run, or cut short")
+    return np.frombuffer(payload, "<i4")
+
+
+def _column_record(n_orbitals: int) -> np.dtype[Any]:
+    return np.dtype([("start", "<i4"), ("column", "<f8", n_orbitals), ("stop", "<i4")])

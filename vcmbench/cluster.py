@@ -1,0 +1,170 @@
+"""Compute a recipe on Dask workers: order, what depends on what, and what is told meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from vcmbench.errors import VcmbenchError
+from vcmbench.production import (
+    ProductionRecord,
+    Site,
+    delete_densities,
+    produce_device,
+    produce_lead,
+)
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from vcmbench.recipe import DeviceJob
+
+TOPIC: Final = "vcmbench-build"
+"""Dask topic of the progress messages."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one device or lead.
+
+    Parameters
+    ----------
+    name : str
+        Its id.
+    record : ProductionRecord or None
+        Its record if it is finished.
+    error : str or None
+        Why it is not.
+    """
+
+    name: str
+    record: ProductionRecord | None
+    error: str | None
+
+
+@contextmanager
+def local_cluster(n_workers: int) -> Iterator[Client]:
+    """Client of a cluster of single-threaded processes on this machine."""
+    distributed = _distributed()
+    cluster = distributed.LocalCluster(
+        n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    with cluster, distributed.Client(cluster) as client:
+        yield client
+
+
+@contextmanager
+def running_cluster(address: str) -> Iterator[Client]:
+    """Client of a scheduler that is already running, for example one of dask-jobqueue."""
+    distributed = _distributed()
+    try:
+        client = distributed.Client(address, timeout="20s")
+    except (OSError, ValueError) as error:
+        raise VcmbenchError(f"--scheduler {address}: no Dask scheduler answers ({error})") from None
+    with client:
+        yield client
+
+
+def build(
+    client: Client,
+    site: Site,
+    jobs: tuple[DeviceJob, ...],
+    *,
+    tell: Callable[[str], None] = lambda _text: None,
+) -> Iterator[Outcome]:
+    """Compute the lead, then the devices; siblings wait for the first of their family.
+
+    Parameters
+    ----------
+    client : Client
+        Dask client; every worker sees the folders of `site` under the same paths.
+    site : Site
+        Recipe and folders.
+    jobs : tuple of DeviceJob
+        Devices to compute; the others of the recipe are left alone.
+    tell : callable
+        Shown the progress messages of all workers.
+
+    Yields
+    ------
+    Outcome
+        One for the lead and each device, as they finish. A device whose computation fails does
+        not keep the others from being computed.
+    """
+    client.subscribe_topic(TOPIC, lambda event: tell(str(event[1])))  # type: ignore[no-untyped-call]
+    lead: Any = client.submit(_lead, site, key=f"lead-{site.recipe.lead}", pure=False)
+    names: dict[object, str] = {lead.key: site.recipe.lead}
+    futures = [lead]
+    for family in site.recipe.families():
+        wanted = [job for job in family if job in jobs]
+        first = None
+        members = []
+        for job in wanted:
+            after = [lead] if first is None else [lead, first[1]]
+            future: Any = client.submit(
+                _device, site, job, first and first[0].id, after, key=f"device-{job.id}", pure=False
+            )
+            first = first or (job, future)
+            names[future.key] = job.id
+            members.append(future)
+        if members:
+            futures += members
+            # Held by the scheduler's reference until the siblings are done.
+            futures.append(client.submit(_tidy, site, tuple(wanted), members, pure=False))
+    yield from _outcomes(futures, names)
+
+
+def _outcomes(futures: list[Any], names: dict[object, str]) -> Iterator[Outcome]:
+    for future in _distributed().as_completed(futures):
+        if (name := names.get(future.key)) is None:
+            continue
+        if future.status == "finished":
+            value: ProductionRecord | str = future.result()
+            if isinstance(value, str):
+                yield Outcome(name, None, value)
+            else:
+                yield Outcome(name, value, None)
+        else:
+            yield Outcome(name, None, f"{name}: {future.exception()!r}")
+
+
+def _lead(site: Site) -> ProductionRecord | str:
+    return _without_raising(lambda: produce_lead(site, _tell))
+
+
+def _device(
+    site: Site, job: DeviceJob, first: str | None, after: list[ProductionRecord | str]
+) -> ProductionRecord | str:
+    if isinstance(after[0], str):
+        return f"{job.id}: not computed, its lead failed: {after[0]}"
+    return _without_raising(lambda: produce_device(site, job, first, _tell))
+
+
+def _tidy(site: Site, jobs: tuple[DeviceJob, ...], results: list[ProductionRecord | str]) -> None:
+    """Delete the densities of a family, unless one of it may still need them."""
+    if not any(isinstance(result, str) for result in results):
+        delete_densities(site, jobs)
+
+
+def _without_raising(work: Callable[[], ProductionRecord]) -> ProductionRecord | str:
+    """Return bad input as its message: what depends on it decides for itself."""
+    try:
+        return work()
+    except VcmbenchError as error:
+        return str(error)
+
+
+def _tell(text: str) -> None:
+    _distributed().get_worker().log_event(TOPIC, text)
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise VcmbenchError(
+            "Dask is needed to compute a recipe: pip install 'vcmbench[dft]'"
+        ) from error
+    return distributed
