@@ -16,7 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
@@ -54,6 +54,7 @@ PATIENCE: Final = 12
 """… in every one of so many last steps, or has not fallen for three times as many."""
 
 _POLL_S: Final = 1.0
+_PATIENCE_S: Final = 10.0
 _STEP: Final = re.compile(
     r"^\s+(\d+)\s+\S.*?\s\d+\.\d+\s+(\d+\.\d+)\s+-?\d+\.\d+\s+-?\d\.\d+E[+-]\d+\s*$", re.MULTILINE
 )
@@ -266,14 +267,14 @@ def hopeless(residuals: list[float]) -> bool:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End mpirun and all its ranks."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        os.killpg(process.pid, number)
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            continue
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_PATIENCE_S)
+    # Also a rank that outlives mpirun: it would go on writing here.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _clear(folder: Path, n_attempts: int) -> None:
