@@ -243,7 +243,13 @@ def _watch(
                 return "given up"
     finally:
         _stop(process)
+    residuals = _steps(folder / LOG)
+    if len(residuals) > seen:
+        progress(steps_before + len(residuals), residuals[-1])
     text = _read(folder / LOG)
+    # CP2K from 2024 on aborts with these words.
+    if "SCF run NOT converged" in text:
+        return "not converged"
     if "PROGRAM ENDED AT" not in text:
         return "failed"
     return "converged" if "*** SCF run converged" in text else "not converged"
