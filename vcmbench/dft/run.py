@@ -348,7 +348,8 @@ def _last_words(folder: Path) -> str:
     """Say what CP2K or MPI printed last, in one line."""
     aborted = re.search(r"\[ABORT\].*?\n(.*?)\n \*{20}", _read(folder / LOG), re.DOTALL)
     if aborted:
-        words = " ".join(re.findall(r"[^\s*|/\\~_]+.*?(?=\s*\*?\n|$)", aborted[1]))
-        return words.strip()
+        # Beside the words stands a man of stars and slashes.
+        words = (line[9:].strip(" *") for line in aborted[1].splitlines())
+        return " ".join(" ".join(words).split())
     lines = [line for name in (LOG, "err.txt") for line in _read(folder / name).splitlines()]
     return next((line.strip() for line in reversed(lines) if line.strip(" -*")), "no output")
