@@ -144,7 +144,12 @@ def adapt_restart(source: Path, target: Path, factor: FloatArray) -> None:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a restart file is whole: CP2K writes it in place, and may be interrupted there."""
+    """Whether a restart file is there and whole.
+
+    CP2K writes it in place: interrupted there, it leaves half a file.
+    """
+    if not path.exists():
+        return False
     with path.open("rb") as file:
         try:
             header = _read_header(file, path)

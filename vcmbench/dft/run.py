@@ -1,6 +1,6 @@
 """Run CP2K until it converges: start, watch, restart from saved state, try other mixing.
 
-The folder of a run holds ``in.inp``, ``out.log`` (earlier attempts: ``out-1.log``, …),
+The folder of a run holds ``in.inp``, ``out.log`` (earlier attempts: ``out-1.log.old``, …),
 ``structure.extxyz``, the saved density and ``run.json``, the record of the attempts. A run that
 was interrupted, at whatever point, goes on from there when it is asked for again.
 """
@@ -31,6 +31,7 @@ from vcmbench.dft.cp2k_input import (
     cp2k_input,
 )
 from vcmbench.dft.launcher import Launcher
+from vcmbench.dft.restart_file import is_complete
 from vcmbench.errors import VcmbenchError
 from vcmbench.store.content import atomic_file
 from vcmbench.structure import Structure
@@ -155,17 +156,10 @@ def run_scf(
                     f"{folder}: SCF: found no convergence to {settings.eps_scf:g} with any of "
                     f"{len(LADDER)} mixings ({record.steps} steps), expected one; see {LOG}"
                 )
-            attempt = _attempt(
+            record = _attempt(
                 folder, structure, settings, LADDER[rung], launcher, start_density, record, progress
             )
-            record = record.model_copy(
-                update={
-                    "attempts": (*record.attempts, attempt),
-                    "peak_memory_mib": _peak_memory(folder / LOG) or record.peak_memory_mib,
-                }
-            )
-            _write_record(folder, record)
-            if attempt.outcome == "failed":
+            if record.attempts[-1].outcome == "failed":
                 raise VcmbenchError(f"{folder / LOG}: CP2K failed: {_last_words(folder)}")
         return record
 
@@ -179,9 +173,9 @@ def _attempt(
     start_density: tuple[str, Path] | None,
     record: RunRecord,
     progress: Progress,
-) -> Attempt:
-    """Run CP2K once; an interruption is recorded before it goes on to the caller."""
-    if (folder / RESTART_NAME).exists():
+) -> RunRecord:
+    """Run CP2K once; it stands in the record from its start on, so no interruption hides it."""
+    if _has_density(folder):
         start, density = "saved", RESTART_NAME
     elif start_density is not None:
         start, density = start_density[0], os.path.relpath(start_density[1], folder)
@@ -193,26 +187,42 @@ def _attempt(
     _clear(folder, len(record.attempts))
     with atomic_file(folder / INPUT) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    attempt = Attempt(
+        mixing=mixing, start=start, steps=0, residual=None, seconds=0.0, outcome="interrupted"
+    )
+    _write_record(folder, record.model_copy(update={"attempts": (*record.attempts, attempt)}))
     begin = time.monotonic()
     outcome: Literal["converged", "not converged", "given up", "interrupted", "failed"]
     outcome = "interrupted"
     try:
         outcome = _watch(folder, launcher, record.steps, progress)
     finally:
-        rows = _steps(folder / LOG)
-        attempt = Attempt(
-            mixing=mixing,
-            start=start,
-            steps=len(rows),
-            residual=rows[-1] if rows else None,
-            seconds=round(time.monotonic() - begin, 1),
-            outcome=outcome,
+        attempt = _measured(folder, attempt, time.monotonic() - begin)
+        attempt = attempt.model_copy(update={"outcome": outcome})
+        record = record.model_copy(
+            update={
+                "attempts": (*record.attempts, attempt),
+                "peak_memory_mib": _peak_memory(folder / LOG) or record.peak_memory_mib,
+            }
         )
-        if outcome == "interrupted":
-            _write_record(
-                folder, record.model_copy(update={"attempts": (*record.attempts, attempt)})
-            )
-    return attempt
+        _write_record(folder, record)
+    return record
+
+
+def _measured(folder: Path, attempt: Attempt, seconds: float) -> Attempt:
+    """Attempt with the steps that the log holds."""
+    rows = _steps(folder / LOG)
+    update = {"steps": len(rows), "residual": rows[-1] if rows else None}
+    return attempt.model_copy(update={**update, "seconds": round(seconds, 1)})
+
+
+def _has_density(folder: Path) -> bool:
+    """Whether a density is saved, whole: CP2K puts the one before aside while it writes."""
+    for name in (RESTART_NAME, f"{RESTART_NAME}.bak-1"):
+        if is_complete(folder / name):
+            (folder / name).replace(folder / RESTART_NAME)
+            return True
+    return False
 
 
 def _watch(
@@ -312,7 +322,19 @@ def _record(folder: Path, structure: Structure, settings: Cp2kSettings) -> RunRe
                 f"{path}: {name}: found {found}, expected {expected}: another run's folder; "
                 "remove it to start afresh"
             )
+    if record.attempts and record.attempts[-1].outcome == "interrupted":
+        # Killed, it had no time to say how far it came.
+        *before, last = record.attempts
+        last = _measured(folder, last, last.seconds or _logged_seconds(folder))
+        record = record.model_copy(update={"attempts": (*before, last)})
     return record
+
+
+def _logged_seconds(folder: Path) -> float:
+    """Time from the input to the last line of the log."""
+    if not (folder / LOG).exists():
+        return 0.0
+    return max(0.0, (folder / LOG).stat().st_mtime - (folder / INPUT).stat().st_mtime)
 
 
 def _write_record(folder: Path, record: RunRecord) -> None:
