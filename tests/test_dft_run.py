@@ -109,6 +109,17 @@ def test_converged_run_is_not_run_again(folder, tmp_path):
     assert len(fake.starts) == 1
 
 
+def test_deleted_matrices_are_printed_again(folder, tmp_path):
+    fake = FakeCp2k(tmp_path / "bin", CONVERGES, {"residuals": [5e-7], "end": "converged"})
+    scf(folder, fake)
+    for path in folder.glob("*.csr"):
+        path.unlink()
+    record = scf(folder, fake)
+    assert [attempt.start for attempt in record.attempts] == ["atomic", "saved"]
+    assert record.steps == 7
+    assert list(folder.glob("*.csr"))
+
+
 def test_starts_from_the_density_it_is_given(folder, tmp_path):
     fake = FakeCp2k(tmp_path / "bin", CONVERGES)
     record = scf(folder, fake, start_density=("sibling", tmp_path / "bin/density.kp"))

@@ -149,7 +149,10 @@ def run_scf(
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         record = _record(folder, structure, settings)
-        while not record.converged:
+        # Matrices that were deleted are printed again, a few steps from the saved density.
+        printed = any(folder.glob("*.csr"))
+        while not (record.converged and printed):
+            printed = True
             rung = sum(a.outcome in ("not converged", "given up") for a in record.attempts)
             if rung == len(LADDER):
                 raise VcmbenchError(
