@@ -80,12 +80,12 @@ say(" CP2K| version string:                     CP2K version 2023.1", "")
 say("  Step     Update method      Time    Convergence         Total energy    Change")
 say("  " + 78 * "-")
 for number, residual in enumerate(step.get("residuals", []), 1):
+    if number == step.get("save_at"):
+        save()
     say(
         f"{{number:6d}} Broy./Diag. {{float(value('ALPHA')):.2E}}{{2.6:7.1f}}{{residual:15.8f}}"
         f"{{-272.7160520054:20.10f}} {{1.28e-4:9.2E}}"
     )
-    if number == step.get("save_at"):
-        save()
 if step["end"] == "hang":
     time.sleep(60)
 if step["end"] == "crash":
@@ -117,7 +117,7 @@ class FakeCp2k:
     plan : list of dict
         What each start of CP2K does: ``residuals`` are printed; ``end`` is "converged", "not
         converged", "not converged, 2024", "abort", "crash" or "hang"; ``save_at`` is the step
-        after which a density is saved (half of one if ``torn``); ``deaf`` ignores SIGTERM.
+        before which a density is saved (half of one if ``torn``); ``deaf`` ignores SIGTERM.
     execs : bool
         Whether mpirun becomes the program, or waits for it as a child of its own.
     """
