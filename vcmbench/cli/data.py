@@ -66,7 +66,7 @@ def info(target: Target, json: Json = False) -> None:
 
     rows = [describe(device) for device in _devices(target)]
     if json:
-        print_json(rows if len(rows) > 1 else rows[0])
+        print_json(rows[0] if len(rows) == 1 else rows)
         return
     for row in rows:
         print_table(str(row["id"]), [{"": k, "value": v} for k, v in row.items()])
@@ -168,9 +168,8 @@ def _devices(target: str) -> list[Device]:
     if _is_store(target):
         return [read_device(Path(target))]
     release = _release(target)
-    return [
-        release.device(name) for name in release.manifest.devices if name not in release.left_out
-    ]
+    absent = release.left_out
+    return [release.device(name) for name in release.manifest.devices if name not in absent]
 
 
 def _release(target: str) -> Release:

@@ -73,6 +73,8 @@ def publish(
         content, or if the Hub refuses.
     """
     hub_client()
+    if "/" not in repo:
+        raise bad_input("--repo", "value", found=repo, expected="NAMESPACE/NAME")
     release = _whole_release(folder, progress)
     label, tag = release.label, version_tag(release.manifest.version)
     checksum = file_entry(folder / MANIFEST).sha256
