@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vcmbench.device import SUPPORT_ANG, Device
 from vcmbench.errors import VcmbenchError, bad_input, unknown_name
+from vcmbench.hub.record import left_out, not_downloaded
 from vcmbench.resources import resource_folders
 from vcmbench.store.content import atomic_file, read_content
 from vcmbench.store.device import read_device
@@ -119,6 +120,8 @@ class Release:
 
     def device(self, device_id: str) -> Device:
         """Load one device."""
+        if device_id in self.left_out:
+            raise not_downloaded(self.folder, self.label, [device_id])
         return self._load("device", device_id, self.manifest.devices)
 
     def lead(self, lead_id: str) -> Device:
@@ -133,6 +136,11 @@ class Release:
         if device.id != name:
             raise bad_input(path, "id", found=device.id, expected=name)
         return device
+
+    @property
+    def left_out(self) -> set[str]:
+        """Ids of the devices that a partial download left out."""
+        return left_out(self.folder, self.manifest.devices)
 
     @cached_property
     def split_names(self) -> list[str]:
@@ -164,17 +172,22 @@ class Release:
 
 
 def find_release(spec: str) -> Release:
-    """Find a release by folder, or by name among those that travel with the code.
+    """Find a release: a folder, one that travels with the code, one in the cache, one on the Hub.
 
     Parameters
     ----------
     spec : str
         A release folder, ``"vcm-demo"`` or ``"vcm-demo@1.0.0"``.
 
+    Returns
+    -------
+    Release
+        Downloaded to the cache, with a remark on standard error, if it is only on the Hub.
+
     Raises
     ------
     VcmbenchError
-        If there is none, or another version than asked for.
+        If there is none, or it cannot be downloaded.
     """
     if (Path(spec) / MANIFEST).is_file():
         return Release.open(Path(spec))
@@ -182,12 +195,13 @@ def find_release(spec: str) -> Release:
         raise bad_input(spec, MANIFEST, found="no such file", expected="one in a release folder")
     name, _, version = spec.partition("@")
     known = known_releases()
-    if name not in known:
-        raise unknown_name("dataset", name, known)
-    release = Release.open(known[name])
-    if version and version != release.manifest.version:
-        raise bad_input(spec, "version", found=version, expected=release.manifest.version)
-    return release
+    if name in known:
+        release = Release.open(known[name])
+        if version in ("", release.manifest.version):
+            return release
+    from vcmbench.hub.download import open_or_download
+
+    return open_or_download(spec)
 
 
 def known_releases() -> dict[str, Path]:
@@ -281,10 +295,13 @@ def verify_release(
 def _problems(release: Release, progress: Callable[[str], None]) -> Iterator[str]:
     folder, manifest = release.folder, release.manifest
     present = {path.relative_to(folder).as_posix() for path in _release_files(folder)}
+    absent = {manifest.devices[name].path for name in release.left_out}
     for name in sorted(present - set(manifest.files)):
         yield f"{folder / name}: not in the manifest"
     for name, expected in manifest.files.items():
         progress(name)
+        if name in absent:
+            continue
         if name not in present:
             yield f"{folder / name}: missing"
         elif (found := _file_entry(folder / name)) != expected:
@@ -293,6 +310,8 @@ def _problems(release: Release, progress: Callable[[str], None]) -> Iterator[str
                 f"expected {expected.size} bytes with sha256 {expected.sha256}"
             )
     for entry in (*manifest.devices.values(), *manifest.leads.values()):
+        if entry.path in absent:
+            continue
         progress(entry.path)
         yield from _store_problems(folder / entry.path, entry)
 
@@ -312,7 +331,9 @@ def _release_files(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and path != folder / MANIFEST and not path.name.startswith(".")
+        if path.is_file()
+        and path != folder / MANIFEST
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
 

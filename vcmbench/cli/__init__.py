@@ -10,6 +10,7 @@ from vcmbench.cli.build import build_structure
 from vcmbench.cli.data import app as data_app
 from vcmbench.cli.evaluate import evaluate, schema
 from vcmbench.cli.fit import fit
+from vcmbench.cli.hub import download, publish
 from vcmbench.cli.import_ import app as import_app
 from vcmbench.cli.recipe import build
 from vcmbench.errors import VcmbenchError
@@ -25,6 +26,8 @@ app.command("evaluate")(evaluate)
 app.command("fit")(fit)
 data_app.command("build-structure")(build_structure)
 data_app.command("build")(build)
+data_app.command("download")(download)
+data_app.command("publish")(publish)
 data_app.add_typer(import_app, name="import")
 app.add_typer(data_app, name="data")
 app.command("schema")(schema)

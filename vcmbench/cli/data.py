@@ -21,12 +21,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def list_datasets(json: Json = False) -> None:
-    """List the datasets that travel with this installation."""
+    """List the datasets that travel with this installation, are downloaded, or on the Hub."""
     from vcmbench.cli.output import print_json, print_table
+    from vcmbench.hub.download import downloaded_releases
+    from vcmbench.hub.registry import published_sources
     from vcmbench.release import Release, known_releases
 
-    rows = []
-    for folder in known_releases().values():
+    rows: list[dict[str, object]] = []
+    for folder in (*known_releases().values(), *downloaded_releases().values()):
         manifest = Release.open(folder).manifest
         rows.append(
             {
@@ -35,8 +37,22 @@ def list_datasets(json: Json = False) -> None:
                 "devices": len(manifest.devices),
                 "size_bytes": sum(entry.size for entry in manifest.files.values()),
                 "folder": str(folder),
+                "hub": None,
             }
         )
+    here = {(row["name"], row["version"]) for row in rows}
+    rows += [
+        {
+            "name": source.name,
+            "version": source.version,
+            "devices": None,
+            "size_bytes": None,
+            "folder": None,
+            "hub": source.repo,
+        }
+        for source in published_sources()
+        if (source.name, source.version) not in here
+    ]
     if json:
         print_json(rows)
     else:
@@ -50,7 +66,7 @@ def info(target: Target, json: Json = False) -> None:
 
     rows = [describe(device) for device in _devices(target)]
     if json:
-        print_json(rows if len(rows) > 1 else rows[0])
+        print_json(rows[0] if len(rows) == 1 else rows)
         return
     for row in rows:
         print_table(str(row["id"]), [{"": k, "value": v} for k, v in row.items()])
@@ -73,7 +89,7 @@ def verify(target: Target) -> None:
         problems = verify_release(release, update)
     if problems:
         raise VcmbenchError("\n".join(problems))
-    n_files = len(release.manifest.files)
+    n_files = len(release.manifest.files) - len(release.left_out)
     console.print(f"{release.label}: {n_files} files as released ({release.folder})")
 
 
@@ -152,7 +168,8 @@ def _devices(target: str) -> list[Device]:
     if _is_store(target):
         return [read_device(Path(target))]
     release = _release(target)
-    return [release.device(name) for name in release.manifest.devices]
+    absent = release.left_out
+    return [release.device(name) for name in release.manifest.devices if name not in absent]
 
 
 def _release(target: str) -> Release:
