@@ -127,6 +127,30 @@ def release(
     console.print(f"{made.label}: {len(made.manifest.devices)} devices ({folder})")
 
 
+@app.command("compare")
+def compare(
+    reference: Annotated[Path, typer.Argument(help="Store of the first run.")],
+    variant: Annotated[Path, typer.Argument(help="Store of the other run of the same device.")],
+    swap_yz: Annotated[bool, typer.Option(help="The other run has y and z exchanged.")] = False,
+    json: Json = False,
+) -> None:
+    """Compare H and T(E) of two DFT runs of one device: the noise of the labels.
+
+    The other run may have other settings, a rigid shift, or y and z exchanged.
+    """
+    from vcmbench.cli.output import print_json, print_table
+    from vcmbench.label_noise import SWAP_YZ, label_noise
+    from vcmbench.store.device import read_device
+
+    noise = label_noise(
+        read_device(reference), read_device(variant), SWAP_YZ if swap_yz else None
+    ).model_dump()
+    if json:
+        print_json(noise)
+    else:
+        print_table("Difference", [noise])
+
+
 def describe(device: Device) -> dict[str, object]:
     """Facts about a device that a user asks first."""
     import numpy as np
