@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ def _outcomes(futures: list[Any], names: dict[object, str]) -> Iterator[Outcome]
 
 
 def _lead(site: Site) -> ProductionRecord | str:
-    return _without_raising(lambda: produce_lead(site, _tell))
+    return _without_raising(site.recipe.lead, lambda: produce_lead(site, _tell))
 
 
 def _device(
@@ -139,7 +140,7 @@ def _device(
 ) -> ProductionRecord | str:
     if isinstance(after[0], str):
         return f"{job.id}: not computed, its lead failed: {after[0]}"
-    return _without_raising(lambda: produce_device(site, job, first, _tell))
+    return _without_raising(job.id, lambda: produce_device(site, job, first, _tell))
 
 
 def _tidy(site: Site, jobs: tuple[DeviceJob, ...], results: list[ProductionRecord | str]) -> None:
@@ -148,12 +149,15 @@ def _tidy(site: Site, jobs: tuple[DeviceJob, ...], results: list[ProductionRecor
         delete_densities(site, jobs)
 
 
-def _without_raising(work: Callable[[], ProductionRecord]) -> ProductionRecord | str:
-    """Return bad input as its message: what depends on it decides for itself."""
+def _without_raising(name: str, work: Callable[[], ProductionRecord]) -> ProductionRecord | str:
+    """Return what went wrong as a message: what depends on it decides for itself."""
     try:
         return work()
     except VcmbenchError as error:
         return str(error)
+    except Exception as error:  # Raised, it would end what depends on it, siblings included.
+        logging.getLogger(__name__).exception("%s", name)
+        return f"{name}: {error!r}"
 
 
 def _tell(text: str) -> None:

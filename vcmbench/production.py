@@ -23,7 +23,7 @@ from vcmbench.build.quality import Quality
 from vcmbench.dft.cp2k_input import RESTART_NAME, Cp2kSettings, placed_in_cell
 from vcmbench.dft.launcher import Launcher
 from vcmbench.dft.memory import estimate_bytes, require_memory
-from vcmbench.dft.restart_file import adapt_restart
+from vcmbench.dft.restart_file import adapt_restart, is_complete
 from vcmbench.dft.run import LADDER, STRUCTURE, RunRecord, run_scf
 from vcmbench.errors import VcmbenchError, bad_input
 from vcmbench.importers import ImportedRun, import_cp2k
@@ -241,7 +241,7 @@ def _sibling_density(
     source: Path, folder: Path, structure: Structure, basis_set: str
 ) -> Path | None:
     """Density of a sibling, with the oxygens taken out that this device lacks."""
-    if not (source / RESTART_NAME).exists():
+    if not is_complete(source / RESTART_NAME):
         return None
     target = folder / START_NAME
     if not target.exists():

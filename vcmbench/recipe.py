@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,13 +15,16 @@ from vcmbench.errors import VcmbenchError
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
+Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+"""Name of a device or lead, also of its files."""
+
 
 class DeviceJob(BaseModel):
     """One device of a recipe."""
 
     model_config = _STRICT
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    id: Id
     """Name in the dataset."""
     structure: DeviceSpec
 
@@ -37,7 +40,7 @@ class Recipe(BaseModel):
     model_config = _STRICT
 
     name: str
-    lead: str = "lead-tin"
+    lead: Id = "lead-tin"
     """Id of the lead: the 8-atom TiN cell, at these settings."""
     dft: Cp2kSettings = Cp2kSettings()
     defaults: dict[str, Any] = {}
@@ -53,17 +56,18 @@ class Recipe(BaseModel):
         if not isinstance(data, dict) or not isinstance(data.get("devices"), list):
             return data
         defaults = data.get("defaults") or {}
-        devices = [
-            {**device, "structure": {**defaults, **(device.get("structure") or {})}}
-            if isinstance(device, dict)
-            else device
-            for device in data["devices"]
-        ]
-        return {**data, "devices": devices}
+
+        def filled(device: Any) -> Any:
+            given = device.get("structure") or {} if isinstance(device, dict) else None
+            if not isinstance(defaults, dict) or not isinstance(given, dict):
+                return device  # The fields' own checks say what is wrong.
+            return {**device, "structure": {**defaults, **given}}
+
+        return {**data, "devices": [filled(device) for device in data["devices"]]}
 
     @model_validator(mode="after")
     def _unique(self) -> Recipe:
-        ids = [device.id for device in self.devices]
+        ids = [self.lead, *(device.id for device in self.devices)]
         if repeated := sorted({name for name in ids if ids.count(name) > 1}):
             raise ValueError(f"devices: id: found {repeated[0]!r} twice, expected each once")
         return self
@@ -81,13 +85,14 @@ class Recipe(BaseModel):
             data = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise VcmbenchError(f"{path}: cannot be read ({error.strerror})") from error
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise VcmbenchError(f"{path}: no valid YAML ({error})") from error
         try:
             return cls.model_validate(data)
         except ValidationError as error:
             problems = (
-                f"{path}: {'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()
+                ": ".join(filter(None, [str(path), ".".join(map(str, p["loc"])), p["msg"]]))
+                for p in error.errors()
             )
             raise VcmbenchError("\n".join(problems)) from None
 

@@ -13,12 +13,12 @@ from vcmbench.errors import VcmbenchError
 from vcmbench.structure import Structure
 from vcmbench.units import BOHR_ANG
 
-_BYTES_PER_POINT_AND_VECTOR: Final = 45.0
+_BYTES_PER_POINT_AND_VECTOR: Final = 50.0
 """Broyden history: old densities and residuals in reciprocal space, measured."""
-_BYTES_PER_POINT: Final = 330.0
-_BYTES_PER_ORBITAL_PAIR: Final = 1150.0
+_BYTES_PER_POINT: Final = 490.0
+_BYTES_PER_ORBITAL_PAIR: Final = 1300.0
 """Real-space images of the matrices and the dense work space of the diagonalisation, measured."""
-_BYTES_PER_RANK: Final = 250e6
+_BYTES_PER_RANK: Final = 160e6
 
 
 def estimate_bytes(

@@ -128,20 +128,44 @@ def adapt_restart(source: Path, target: Path, factor: FloatArray) -> None:
         If the file is no restart file of so many orbitals, or is cut short.
     """
     with source.open("rb") as old, atomic_file(target) as temporary, temporary.open("wb") as new:
-        header = [_read_record(old, source) for _ in range(5)]
-        n_orbitals = int(header[1][1])
+        header = _read_header(old, source)
+        n_orbitals, n_images = int(header[1][1]), int(header[-1][2])
         if n_orbitals != len(factor):
             raise bad_input(source, "orbitals", found=n_orbitals, expected=len(factor))
-        spin = _read_record(old, source)
-        for record in (*header, spin):
+        for record in header:
             _record(new, record)
-        for _ in range(int(spin[2])):
+        for _ in range(n_images):
             _record(new, _read_record(old, source))
             columns = np.fromfile(old, _column_record(n_orbitals), n_orbitals)
             if len(columns) != n_orbitals:
                 raise VcmbenchError(f"{source}: cut short in the middle of an image")
             columns["column"] *= factor * factor[:, None]
             columns.tofile(new)
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a restart file is there and whole.
+
+    CP2K writes it in place: interrupted there, it leaves half a file.
+    """
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        try:
+            header = _read_header(file, path)
+        except VcmbenchError:
+            return False
+        n_orbitals, n_images = int(header[1][1]), int(header[-1][2])
+        image_bytes = 4 * 4 + 8 + n_orbitals * _column_record(n_orbitals).itemsize
+        return path.stat().st_size == file.tell() + n_images * image_bytes
+
+
+def _read_header(file: BinaryIO, source: Path) -> list[NDArray[np.int32]]:
+    """Read the six records before the first image."""
+    header = [_read_record(file, source) for _ in range(6)]
+    if [len(header[place]) for place in (0, 1, 5)] != [1, 4, 3]:
+        raise VcmbenchError(f"{source}: no restart file of a CP2K k-point run, or cut short")
+    return header
 
 
 def _read_record(file: BinaryIO, source: Path) -> NDArray[np.int32]:

@@ -1,6 +1,6 @@
 """Run CP2K until it converges: start, watch, restart from saved state, try other mixing.
 
-The folder of a run holds ``in.inp``, ``out.log`` (earlier attempts: ``out-1.log``, …),
+The folder of a run holds ``in.inp``, ``out.log`` (earlier attempts: ``out-1.log.old``, …),
 ``structure.extxyz``, the saved density and ``run.json``, the record of the attempts. A run that
 was interrupted, at whatever point, goes on from there when it is asked for again.
 """
@@ -16,7 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
@@ -31,6 +31,7 @@ from vcmbench.dft.cp2k_input import (
     cp2k_input,
 )
 from vcmbench.dft.launcher import Launcher
+from vcmbench.dft.restart_file import is_complete
 from vcmbench.errors import VcmbenchError
 from vcmbench.store.content import atomic_file
 from vcmbench.structure import Structure
@@ -54,6 +55,7 @@ PATIENCE: Final = 12
 """… in every one of so many last steps, or has not fallen for three times as many."""
 
 _POLL_S: Final = 1.0
+_PATIENCE_S: Final = 10.0
 _STEP: Final = re.compile(
     r"^\s+(\d+)\s+\S.*?\s\d+\.\d+\s+(\d+\.\d+)\s+-?\d+\.\d+\s+-?\d\.\d+E[+-]\d+\s*$", re.MULTILINE
 )
@@ -147,24 +149,20 @@ def run_scf(
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         record = _record(folder, structure, settings)
-        while not record.converged:
+        # Matrices that were deleted are printed again, a few steps from the saved density.
+        printed = any(folder.glob("*.csr"))
+        while not (record.converged and printed):
+            printed = True
             rung = sum(a.outcome in ("not converged", "given up") for a in record.attempts)
             if rung == len(LADDER):
                 raise VcmbenchError(
                     f"{folder}: SCF: found no convergence to {settings.eps_scf:g} with any of "
                     f"{len(LADDER)} mixings ({record.steps} steps), expected one; see {LOG}"
                 )
-            attempt = _attempt(
+            record = _attempt(
                 folder, structure, settings, LADDER[rung], launcher, start_density, record, progress
             )
-            record = record.model_copy(
-                update={
-                    "attempts": (*record.attempts, attempt),
-                    "peak_memory_mib": _peak_memory(folder / LOG) or record.peak_memory_mib,
-                }
-            )
-            _write_record(folder, record)
-            if attempt.outcome == "failed":
+            if record.attempts[-1].outcome == "failed":
                 raise VcmbenchError(f"{folder / LOG}: CP2K failed: {_last_words(folder)}")
         return record
 
@@ -178,9 +176,9 @@ def _attempt(
     start_density: tuple[str, Path] | None,
     record: RunRecord,
     progress: Progress,
-) -> Attempt:
-    """Run CP2K once; an interruption is recorded before it goes on to the caller."""
-    if (folder / RESTART_NAME).exists():
+) -> RunRecord:
+    """Run CP2K once; it stands in the record from its start on, so no interruption hides it."""
+    if _has_density(folder):
         start, density = "saved", RESTART_NAME
     elif start_density is not None:
         start, density = start_density[0], os.path.relpath(start_density[1], folder)
@@ -192,26 +190,42 @@ def _attempt(
     _clear(folder, len(record.attempts))
     with atomic_file(folder / INPUT) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    attempt = Attempt(
+        mixing=mixing, start=start, steps=0, residual=None, seconds=0.0, outcome="interrupted"
+    )
+    _write_record(folder, record.model_copy(update={"attempts": (*record.attempts, attempt)}))
     begin = time.monotonic()
     outcome: Literal["converged", "not converged", "given up", "interrupted", "failed"]
     outcome = "interrupted"
     try:
         outcome = _watch(folder, launcher, record.steps, progress)
     finally:
-        rows = _steps(folder / LOG)
-        attempt = Attempt(
-            mixing=mixing,
-            start=start,
-            steps=len(rows),
-            residual=rows[-1] if rows else None,
-            seconds=round(time.monotonic() - begin, 1),
-            outcome=outcome,
+        attempt = _measured(folder, attempt, time.monotonic() - begin)
+        attempt = attempt.model_copy(update={"outcome": outcome})
+        record = record.model_copy(
+            update={
+                "attempts": (*record.attempts, attempt),
+                "peak_memory_mib": _peak_memory(folder / LOG) or record.peak_memory_mib,
+            }
         )
-        if outcome == "interrupted":
-            _write_record(
-                folder, record.model_copy(update={"attempts": (*record.attempts, attempt)})
-            )
-    return attempt
+        _write_record(folder, record)
+    return record
+
+
+def _measured(folder: Path, attempt: Attempt, seconds: float) -> Attempt:
+    """Attempt with the steps that the log holds."""
+    rows = _steps(folder / LOG)
+    update = {"steps": len(rows), "residual": rows[-1] if rows else None}
+    return attempt.model_copy(update={**update, "seconds": round(seconds, 1)})
+
+
+def _has_density(folder: Path) -> bool:
+    """Whether a density is saved, whole: CP2K puts the one before aside while it writes."""
+    for name in (RESTART_NAME, f"{RESTART_NAME}.bak-1"):
+        if is_complete(folder / name):
+            (folder / name).replace(folder / RESTART_NAME)
+            return True
+    return False
 
 
 def _watch(
@@ -242,7 +256,13 @@ def _watch(
                 return "given up"
     finally:
         _stop(process)
+    residuals = _steps(folder / LOG)
+    if len(residuals) > seen:
+        progress(steps_before + len(residuals), residuals[-1])
     text = _read(folder / LOG)
+    # CP2K from 2024 on aborts with these words.
+    if "SCF run NOT converged" in text:
+        return "not converged"
     if "PROGRAM ENDED AT" not in text:
         return "failed"
     return "converged" if "*** SCF run converged" in text else "not converged"
@@ -266,14 +286,14 @@ def hopeless(residuals: list[float]) -> bool:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End mpirun and all its ranks."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        os.killpg(process.pid, number)
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            continue
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_PATIENCE_S)
+    # Also a rank that outlives mpirun: it would go on writing here.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _clear(folder: Path, n_attempts: int) -> None:
@@ -305,7 +325,19 @@ def _record(folder: Path, structure: Structure, settings: Cp2kSettings) -> RunRe
                 f"{path}: {name}: found {found}, expected {expected}: another run's folder; "
                 "remove it to start afresh"
             )
+    if record.attempts and record.attempts[-1].outcome == "interrupted":
+        # Killed, it had no time to say how far it came.
+        *before, last = record.attempts
+        last = _measured(folder, last, last.seconds or _logged_seconds(folder))
+        record = record.model_copy(update={"attempts": (*before, last)})
     return record
+
+
+def _logged_seconds(folder: Path) -> float:
+    """Time from the input to the last line of the log."""
+    if not (folder / LOG).exists():
+        return 0.0
+    return max(0.0, (folder / LOG).stat().st_mtime - (folder / INPUT).stat().st_mtime)
 
 
 def _write_record(folder: Path, record: RunRecord) -> None:
@@ -341,7 +373,8 @@ def _last_words(folder: Path) -> str:
     """Say what CP2K or MPI printed last, in one line."""
     aborted = re.search(r"\[ABORT\].*?\n(.*?)\n \*{20}", _read(folder / LOG), re.DOTALL)
     if aborted:
-        words = " ".join(re.findall(r"[^\s*|/\\~_]+.*?(?=\s*\*?\n|$)", aborted[1]))
-        return words.strip()
+        # Beside the words stands a man of stars and slashes.
+        words = (line[9:].strip(" *") for line in aborted[1].splitlines())
+        return " ".join(" ".join(words).split())
     lines = [line for name in (LOG, "err.txt") for line in _read(folder / name).splitlines()]
     return next((line.strip() for line in reversed(lines) if line.strip(" -*")), "no output")

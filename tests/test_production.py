@@ -1,0 +1,192 @@
+"""One device of a recipe: what is finished stays, and what belongs to another recipe is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from importer_runs import unpacked
+
+from vcmbench import production
+from vcmbench.build.spec import DeviceSpec
+from vcmbench.dft.cp2k_input import RESTART_NAME, Cp2kSettings
+from vcmbench.dft.launcher import Launcher
+from vcmbench.dft.run import LADDER, Attempt, RunRecord
+from vcmbench.errors import VcmbenchError
+from vcmbench.importers import ImportedRun, import_cp2k
+from vcmbench.production import (
+    ProductionRecord,
+    Site,
+    delete_densities,
+    produce_device,
+    produce_lead,
+    vacancy_factors,
+)
+from vcmbench.recipe import DeviceJob, Recipe
+from vcmbench.store.device import content_digest, read_device
+from vcmbench.structure import Structure
+
+
+def job(name="s1-v0", **structure) -> DeviceJob:
+    fields = {"cross_section_ang": 8.48, "oxide_units": 26, **structure}
+    return DeviceJob(id=name, structure=DeviceSpec(**fields))
+
+
+@pytest.fixture
+def site(tmp_path) -> Site:
+    recipe = Recipe(name="toy", devices=(job(), job("s1-v1", seed=1)))
+    return Site(recipe, tmp_path / "output", tmp_path / "work", ranks=2)
+
+
+def converged(settings: Cp2kSettings) -> RunRecord:
+    attempt = Attempt(
+        mixing=LADDER[0], start="atomic", steps=14, residual=2e-7, seconds=40, outcome="converged"
+    )
+    return RunRecord(structure_sha256="0", settings=settings, attempts=(attempt,))
+
+
+def finish(site: Site, device: DeviceJob) -> ProductionRecord:
+    """Leave behind what a finished device does."""
+    record = ProductionRecord(
+        id=device.id,
+        job=device,
+        settings=site.recipe.dft,
+        run=converged(site.recipe.dft),
+        n_sites=294,
+        n_orbitals=2052,
+        checks={},
+        import_seconds=1.0,
+        content_digest="0",
+        store_bytes=1,
+    )
+    for path, text in (
+        (site.store_path("devices", device.id), ""),
+        (site.record_path(device.id), record.model_dump_json()),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return record
+
+
+@pytest.fixture
+def _nothing_computed(monkeypatch):
+    for name in ("build_device", "run_scf", "import_cp2k"):
+        monkeypatch.setattr(production, name, lambda *_a, name=name, **_o: pytest.fail(name))
+
+
+# Finished or not
+
+
+@pytest.mark.usefixtures("_nothing_computed")
+def test_finished_device_is_not_computed_again(site):
+    record = finish(site, job())
+    assert produce_device(site, job(), None) == record
+
+
+def test_unfinished_devices(site):
+    assert site.finished("devices", "s1-v0", job()) is None
+    finish(site, job())
+    site.store_path("devices", "s1-v0").unlink()
+    assert site.finished("devices", "s1-v0", job()) is None
+
+
+@pytest.mark.usefixtures("_nothing_computed")
+def test_device_of_another_recipe_is_refused(site):
+    finish(site, job())
+    with pytest.raises(VcmbenchError, match=r"s1-v0\.json: job: found .*seed=0.* as in the recipe"):
+        produce_device(site, job(seed=7), None)
+    other = site.recipe.model_copy(update={"dft": Cp2kSettings(cutoff_ry=300)})
+    changed = Site(other, site.output, site.work)
+    with pytest.raises(VcmbenchError, match=r"s1-v0\.json: settings: found .*cutoff_ry=400\.0"):
+        produce_device(changed, job(), None)
+
+
+@pytest.fixture(scope="module")
+def lead_run() -> ImportedRun:
+    return import_cp2k(
+        unpacked("lead-tin"), device_id="lead-tin", kind="bulk", check_electrons=False
+    )
+
+
+@pytest.fixture
+def runs(lead_run, monkeypatch) -> list[Path]:
+    """Replace CP2K by a copy of a real run; the folders it is asked for."""
+    folders = []
+
+    def copied(folder, _structure, settings, _launcher, **_options):
+        folders.append(folder)
+        shutil.copytree(unpacked("lead-tin"), folder)
+        return converged(settings)
+
+    monkeypatch.setattr(production, "run_scf", copied)
+    monkeypatch.setattr(production, "import_cp2k", lambda _folder, **_options: lead_run)
+    monkeypatch.setattr(Launcher, "find", lambda ranks: Launcher("cp2k", "mpirun", ranks, {}))
+    return folders
+
+
+def test_lead_is_stored_verified_and_recorded_once(site, runs):
+    record = produce_lead(site)
+    store = site.store_path("leads", "lead-tin")
+    assert content_digest(read_device(store)) == record.content_digest
+    assert (record.n_sites, record.n_orbitals, record.run.steps) == (8, 56, 14)
+    assert record.store_bytes == store.stat().st_size
+    assert any("S in the bond frame" in name for name in record.checks)
+    assert ProductionRecord.model_validate_json(site.record_path("lead-tin").read_bytes()) == record
+    # The devices need its raw matrices.
+    assert list((site.work / "lead-tin").glob("*.csr"))
+    assert produce_lead(site) == record
+    assert runs == [site.work / "lead-tin"]
+    # With the runs' folder removed it is computed again, for its matrices.
+    shutil.rmtree(site.work)
+    assert produce_lead(site).content_digest == record.content_digest
+    assert len(runs) == 2
+
+
+@pytest.mark.usefixtures("runs")
+def test_store_that_reads_back_otherwise_is_not_recorded(site, monkeypatch):
+    monkeypatch.setattr(production, "content_digest", lambda _device: "flipped")
+    with pytest.raises(VcmbenchError, match="content digest: found flipped, expected"):
+        produce_lead(site)
+    assert not site.record_path("lead-tin").exists()
+
+
+# Siblings
+
+
+def sites(*ghosts: bool) -> Structure:
+    positions = np.arange(3 * len(ghosts)).reshape(-1, 3)
+    return Structure.create([8] * len(ghosts), positions, 20 * np.eye(3), is_ghost=ghosts)
+
+
+def test_vacancy_factors():
+    sibling, structure = sites(False, False, True, True), sites(False, True, False, True)
+    assert vacancy_factors(sibling, structure).tolist() == [1.0, 0.5, 2.0, 1.0]
+    there = vacancy_factors(sibling, structure) * vacancy_factors(structure, sibling)
+    assert there.tolist() == [1.0] * 4
+
+
+def test_sibling_without_a_whole_density_is_no_start(site):
+    folder = site.work / "s1-v0"
+    folder.mkdir(parents=True)
+    structure, basis_set = sites(False), site.recipe.dft.basis_set
+
+    def density() -> Path | None:
+        return production._sibling_density(folder, site.work / "s1-v1", structure, basis_set)
+
+    assert density() is None
+    (folder / RESTART_NAME).write_bytes(b"\4\0\0\0half")
+    assert density() is None
+
+
+def test_densities_are_deleted_and_nothing_else(site):
+    names = ("vcm-RESTART.kp", "vcm-RESTART.kp.bak-1", "out.log", "run.json")
+    for device in ("s1-v0", "s1-v1", "other"):
+        (site.work / device).mkdir(parents=True)
+        for name in names:
+            (site.work / device / name).write_text("")
+    delete_densities(site, site.recipe.devices)
+    for device in ("s1-v0", "s1-v1"):
+        assert {p.name for p in (site.work / device).iterdir()} == {"out.log", "run.json"}
+    assert len(list((site.work / "other").iterdir())) == 4
