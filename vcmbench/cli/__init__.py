@@ -11,6 +11,8 @@ from vcmbench.cli.data import app as data_app
 from vcmbench.cli.evaluate import evaluate, schema
 from vcmbench.cli.fit import fit
 from vcmbench.cli.import_ import app as import_app
+from vcmbench.cli.release import hide, join, release
+from vcmbench.cli.splits import splits
 from vcmbench.errors import VcmbenchError
 
 app = typer.Typer(
@@ -23,6 +25,10 @@ app = typer.Typer(
 app.command("evaluate")(evaluate)
 app.command("fit")(fit)
 data_app.command("build-structure")(build_structure)
+data_app.command("splits")(splits)
+data_app.command("release")(release)
+data_app.command("hide")(hide)
+data_app.command("join")(join)
 data_app.add_typer(import_app, name="import")
 app.add_typer(data_app, name="data")
 app.command("schema")(schema)
