@@ -284,5 +284,5 @@ def test_wrong_recipe_is_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(VcmbenchError, match=message):
         read_recipe(path)
-    with pytest.raises(VcmbenchError, match="none.yml: cannot be read"):
+    with pytest.raises(VcmbenchError, match=r"none\.yml: cannot be read"):
         read_recipe(tmp_path / "none.yml")
