@@ -12,8 +12,9 @@ import pytest
 from release_toys import toy_release
 from typer.testing import CliRunner
 
+from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.cli import app
-from vcmbench.device import PRIVATE_PROVENANCE, contact_blocks
+from vcmbench.device import PRIVATE_PROVENANCE, SUPPORT_ANG, contact_blocks
 from vcmbench.errors import VcmbenchError
 from vcmbench.evaluate import Request, run
 from vcmbench.fit import fit
@@ -42,7 +43,15 @@ def whole(tmp_path_factory, demo, wire) -> Release:
     write_device(folder / "devices/wire.zarr.zip", secret)
     write_device(folder / "devices/bulk.zarr.zip", replace(demo.lead("lead-tin"), id="bulk"))
     write_device(folder / "leads/lead-tin.zarr.zip", demo.lead("lead-tin"))
-    return toy_release(folder, {"train": ("bulk",), "test": ("wire",)})
+    for name in ("one", "two"):
+        bulk = replace(demo.lead("lead-tin"), id=name)
+        structure = bulk.structure.moved(bulk.structure.positions + 0.9)
+        pattern = BlockPattern.from_structure(structure, bulk.basis, SUPPORT_ANG)
+        matrix = BlockMatrix.zeros(pattern)
+        write_device(
+            folder / f"devices/{name}.zarr.zip", replace(bulk, hamiltonian=matrix, overlap=matrix)
+        )
+    return toy_release(folder, {"train": ("bulk",), "test": ("wire",), "ood-thick": ("one", "two")})
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +266,7 @@ def test_a_private_half_is_no_device(halves):
         ([], "found no device to withhold"),
         (["wier"], "unknown device of toy@1.0.0 'wier'; did you mean 'wire'"),
         (["bulk"], "bulk: found part 'train', expected a test part"),
+        (["one"], "one: found siblings that stay public: two, expected whole families"),
     ],
 )
 def test_wrong_request_is_refused(whole, tmp_path, devices, message):

@@ -36,7 +36,7 @@ CUTOFF = 5.0
 
 def make_split(period, guard, **parts) -> PartitionSplit:
     return PartitionSplit(
-        schema_version=2,
+        schema_version=1,
         kind="partition",
         name="partition",
         version=1,

@@ -153,6 +153,13 @@ def test_split_of_another_release_is_refused(folder):
         Release.open(folder).device_ids("test")
 
 
+def test_manifest_that_points_outside_is_refused(folder):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"devices/first.zarr.zip"', '"../first.zarr.zip"'))
+    with pytest.raises(VcmbenchError, match=r"devices\.first\.path: String should match pattern"):
+        Release.open(folder)
+
+
 def test_hidden_files_of_a_download_are_not_part_of_a_release(folder):
     (folder / ".cache/huggingface").mkdir(parents=True)
     (folder / ".cache/huggingface/README.md.metadata").write_text("x")
@@ -275,6 +282,7 @@ def test_the_demo_is_what_its_recipe_makes(demo, tmp_path):
     [
         ("name: [", r"r\.yml: no YAML"),
         ("- name", r"r\.yml: content: found list, expected a mapping"),
+        ("name: ../toy", r"r\.yml: name: String should match pattern"),
         ("name: Toy Data", r"r\.yml: name: String should match pattern"),
         ("name: toy\nsplit: {}", r"version: Field required"),
     ],

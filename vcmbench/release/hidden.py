@@ -13,8 +13,9 @@ from pydantic import TypeAdapter
 
 from vcmbench.errors import VcmbenchError, bad_input, unknown_name
 from vcmbench.release.card import CARD
+from vcmbench.release.families import families
 from vcmbench.release.make import complete
-from vcmbench.release.manifest import Strict, json_bytes, read_json
+from vcmbench.release.manifest import StorePath, Strict, json_bytes, read_json
 from vcmbench.release.opened import DEFAULT_SPLIT, Release
 from vcmbench.release.splits import PartitionSplit, ReleaseRef
 from vcmbench.release.verify import verify_release
@@ -30,8 +31,7 @@ Progress = Callable[[str], None]
 class PrivateEntry(Strict):
     """The private half of one device."""
 
-    path: str
-    """Store, relative to the folder."""
+    path: StorePath
     digest: str
     """SHA-256 of its content."""
     public_digest: str
@@ -86,11 +86,12 @@ def hide_devices(
     Raises
     ------
     VcmbenchError
-        If a device is unknown, withheld already or serves training, the release is damaged, or a
-        folder exists.
+        If a device is unknown, withheld already or serves training, a sibling would stay public,
+        the release is damaged, or a folder exists.
     """
     _check_request(release, device_ids)
     _require_intact(release, progress)
+    _require_whole_families(release, device_ids)
     with _new_folder(public) as open_half, _new_folder(private) as secret_half:
         _copy_stores(release, open_half)
         entries = {}
@@ -208,6 +209,21 @@ def _check_request(release: Release, device_ids: Collection[str]) -> None:
                 split.device,
                 found=f"training labels of split {name!r}",
                 expected="a test part to withhold",
+            )
+
+
+def _require_whole_families(release: Release, device_ids: Collection[str]) -> None:
+    """Raise where a sibling's Hamiltonian would stay public: it is most of the answer."""
+    structures = {name: release.device(name).structure for name in release.manifest.devices}
+    family = families(structures)
+    for device_id in device_ids:
+        siblings = {name for name in family if family[name] == family[device_id]}
+        if public := sorted(siblings - set(device_ids)):
+            raise bad_input(
+                release.label,
+                device_id,
+                found=f"siblings that stay public: {', '.join(public)}",
+                expected="whole families to withhold",
             )
 
 

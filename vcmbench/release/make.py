@@ -146,7 +146,7 @@ def complete(
     _check_parts(device_parts, measured, family)
     manifest = Manifest(
         **{name: getattr(info, name) for name in ReleaseInfo.model_fields},
-        schema_version=2,
+        schema_version=1,
         support_ang=support_ang,
         devices=measured.devices,
         leads=measured.leads,
@@ -184,8 +184,8 @@ def _measure(folder: Path, support_ang: float, progress: Progress) -> _Measured:
                 path=name, digest=content.digest(), complete_digest=complete_digest
             )
             measured.files[name] = file_entry(path)
+            _check_support(device, support_ang, path)
             if kind == "devices":
-                _check_support(device, support_ang, path)
                 _measure_device(measured, device)
             else:
                 measured.lead_sites[device.id] = device.structure.n_sites
@@ -246,7 +246,7 @@ def _splits(
     release = ReleaseRef(name=manifest.name, version=manifest.version, digest=manifest.digest)
     splits: list[Split] = [
         DeviceSplit(
-            schema_version=2,
+            schema_version=1,
             kind="devices",
             name=DEFAULT_SPLIT,
             release=release,
@@ -262,7 +262,7 @@ def _splits(
             )
         try:
             split = PartitionSplit(
-                schema_version=2,
+                schema_version=1,
                 kind="partition",
                 name=name,
                 release=release,

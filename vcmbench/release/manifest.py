@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -15,6 +15,11 @@ from vcmbench.errors import VcmbenchError, bad_input
 MANIFEST = "manifest.json"
 
 T = TypeVar("T")
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+"""Lower-case words joined by hyphens: safe in file names, addresses and ``SPLIT:PART``."""
+StorePath = Annotated[str, Field(pattern=r"^(devices|leads)/[^/\\]+\.zarr\.zip$")]
+"""A store, relative to the release folder and never outside it."""
 
 
 class Strict(BaseModel):
@@ -26,7 +31,7 @@ class Strict(BaseModel):
 class ReleaseInfo(Strict):
     """What a release says about itself."""
 
-    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    name: Name
     version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
     """Never changed once published."""
     date: datetime.date
@@ -56,8 +61,7 @@ class FileEntry(Strict):
 class StoreEntry(Strict):
     """One device or lead."""
 
-    path: str
-    """Store, relative to the release folder."""
+    path: StorePath
     digest: str
     """SHA-256 of the content, independent of chunks and compression."""
     complete_digest: str | None = None
@@ -67,7 +71,7 @@ class StoreEntry(Strict):
 class Manifest(ReleaseInfo):
     """What a release consists of."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[1]
     support_ang: float
     """Every pair of sites closer than this has a block, Å."""
     devices: dict[str, StoreEntry]
@@ -137,8 +141,13 @@ def read_json(kind: TypeAdapter[T], path: Path) -> T:
 def first_problem(error: ValidationError) -> str:
     """Field and message of the first thing that is wrong."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "JSON"
-    return f"{where}: {first['msg']}"
+    where = [str(part) for part in first["loc"]]
+    if first["type"] == "json_invalid":
+        where = ["JSON"]
+    return ": ".join([*([".".join(where)] if where else []), first["msg"].removeprefix(_PREFIX)])
+
+
+_PREFIX = "Value error, "
 
 
 def json_bytes(model: BaseModel) -> bytes:

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
 from vcmbench.device import SUPPORT_ANG
 from vcmbench.errors import VcmbenchError, bad_input
-from vcmbench.release.manifest import ReleaseInfo, first_problem
+from vcmbench.release.manifest import Name, ReleaseInfo, first_problem
 from vcmbench.release.opened import DEFAULT_SPLIT
 from vcmbench.release.splits import DeviceParts, RangeParts
 
@@ -21,7 +21,7 @@ class ReleaseRecipe(ReleaseInfo):
     """Dataset card; in a file, relative to it."""
     devices: DeviceParts
     """The device split."""
-    partitions: dict[str, RangeParts] = Field(default_factory=dict)
+    partitions: dict[Name, RangeParts] = Field(default_factory=dict)
     """Partition splits by name."""
     support_ang: PositiveFloat = SUPPORT_ANG
     """Every pair of sites closer than this has a block, Å."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, model_validator
 
 from vcmbench.errors import unknown_name
-from vcmbench.release.manifest import Strict, read_json
+from vcmbench.release.manifest import Name, Strict, read_json
 
 Range = tuple[float, float]
 """[start, stop) along x in Å: 0 ≤ start < L, and a stop beyond L continues from x = 0."""
@@ -26,7 +26,7 @@ class DeviceParts(Strict):
     """Whole devices in parts: as in a release recipe."""
 
     version: PositiveInt
-    parts: dict[str, tuple[str, ...]]
+    parts: dict[Name, tuple[str, ...]]
     """Device ids of each part: train, validation, test, ood-filament, …"""
 
     @model_validator(mode="after")
@@ -54,14 +54,14 @@ class RangeParts(Strict):
     version: PositiveInt
     device: str
     """Id of the device that is cut."""
-    parts: dict[str, tuple[Range, ...]]
+    parts: dict[Name, tuple[Range, ...]]
     """Ranges along x of each part, Å; what is in none of them is an unlabelled guard."""
 
 
 class DeviceSplit(DeviceParts):
     """A device split of a release."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[1]
     kind: Literal["devices"]
     name: str
     release: ReleaseRef
@@ -80,7 +80,7 @@ class PartitionSplit(RangeParts):
     so that no site of one part has a block with a site of another.
     """
 
-    schema_version: Literal[2]
+    schema_version: Literal[1]
     kind: Literal["partition"]
     name: str
     release: ReleaseRef
