@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vcmbench.blocks import BlockPattern
 from vcmbench.errors import bad_input
 from vcmbench.release.splits import PartitionSplit, Range
-from vcmbench.structure import FloatArray, IntArray, Structure
+from vcmbench.structure import FloatArray, IntArray, Structure, transport_period
 
 UNLABELLED = -1
 """Label of sites and blocks in no part."""
@@ -65,18 +65,6 @@ class Overlap(NamedTuple):
     overlap_ang: float
     seen_sites: int
     sites: int
-
-
-def period(structure: Structure, source: str = "structure") -> float:
-    """Length L along x, Å; raise unless x is periodic and across the other lattice vectors."""
-    if not structure.pbc[0] or np.abs(structure.cell[1:, 0]).max() > 1e-9:
-        raise bad_input(
-            source,
-            "cell",
-            found=structure.cell.round(4).tolist(),
-            expected="periodic along x, the other lattice vectors across x",
-        )
-    return float(structure.cell[0, 0])
 
 
 def site_parts(split: PartitionSplit, structure: Structure) -> IntArray:
@@ -246,7 +234,7 @@ def overlaps(
 
 
 def _positions_along(split: PartitionSplit, structure: Structure) -> FloatArray:
-    length = period(structure, split.device)
+    length = transport_period(structure, split.device)
     if abs(length - split.period_ang) > 1e-6:
         raise bad_input(
             f"split {split.name!r}",

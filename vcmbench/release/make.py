@@ -15,7 +15,6 @@ from vcmbench.build.quality import Quality
 from vcmbench.device import Device
 from vcmbench.errors import VcmbenchError, bad_input
 from vcmbench.facts import DeviceFacts, device_facts, device_quality
-from vcmbench.partition import period
 from vcmbench.release.card import CARD, CardData, fill_card
 from vcmbench.release.croissant import CROISSANT, croissant_bytes
 from vcmbench.release.families import check_families, families
@@ -44,7 +43,7 @@ from vcmbench.release.splits import (
 )
 from vcmbench.store.content import atomic_file, read_content
 from vcmbench.store.device import decode
-from vcmbench.structure import Structure
+from vcmbench.structure import Structure, transport_period
 from vcmbench.withheld import WithheldHamiltonian
 
 STORE = ".zarr.zip"
@@ -269,7 +268,7 @@ def _splits(
                 version=cut.version,
                 device=cut.device,
                 parts=cut.parts,
-                period_ang=period(measured.structures[cut.device], cut.device),
+                period_ang=transport_period(measured.structures[cut.device], cut.device),
                 guard_ang=manifest.support_ang,
             )
         except ValidationError as error:
