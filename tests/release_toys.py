@@ -6,6 +6,7 @@ import datetime
 from pathlib import Path
 
 from vcmbench.release import Release, ReleaseRecipe, make_release
+from vcmbench.release.card import SECTIONS
 
 
 def make_recipe(card: Path, parts: dict[str, tuple[str, ...]], **changes: object) -> ReleaseRecipe:
@@ -23,7 +24,8 @@ def make_recipe(card: Path, parts: dict[str, tuple[str, ...]], **changes: object
 
 
 def toy_release(folder: Path, parts: dict[str, tuple[str, ...]], **changes: object) -> Release:
-    """Make a release of a folder of stores, with a card beside it."""
+    """Make a release of a folder of stores, with a card beside it that has every section."""
     card = folder.parent / f"{folder.name}.md"
-    card.write_text("<!-- begin title -->\n<!-- end title -->\n\nProse.\n")
+    markers = [f"<!-- begin {name} -->\n<!-- end {name} -->\n" for name in SECTIONS]
+    card.write_text("\n".join([*markers, "Prose."]))
     return make_release(folder, make_recipe(card, parts, **changes))

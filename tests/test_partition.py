@@ -267,6 +267,8 @@ def test_release_with_a_partition(long_release):
     split = long_release.partition()
     assert (split.period_ang, split.guard_ang, split.version) == (60.0, CUTOFF, 3)
     assert split.release.digest == long_release.manifest.digest
+    card = (long_release.folder / "README.md").read_text()
+    assert "| `partition` | train | `long`, x in 55–85 Å |" in card
     assert long_release.split_names == ["device", "partition"]
     pattern = long_release.device(split.device).pattern
     check_no_leak(split, pattern)

@@ -257,7 +257,7 @@ def _within(split: PartitionSplit, range_: Range, x: FloatArray) -> NDArray[np.b
 
 def _inside(split: PartitionSplit, range_: Range, pattern: BlockPattern) -> NDArray[np.bool_]:
     """(n_blocks,) whether both sites lie in a range and the vector does not leave it."""
-    x = pattern.structure.positions[:, 0]
+    x = _positions_along(split, pattern.structure)
     within, offset = _within(split, range_, x), _offsets(split, range_, x)
     i, j = pattern.pair.T
     # Within one range, the vector from i to j is the difference of their offsets; any other

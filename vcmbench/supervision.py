@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from vcmbench.blocks import BlockPattern
 from vcmbench.partition import block_parts, inside_one_slab, overlaps, site_parts
 from vcmbench.release import PartitionSplit, Release, Split
+from vcmbench.scores.hamiltonian import HEADLINE_CUTOFF_ANG
 
-NEAR_ANG = 8.0
-"""Counts are given below this distance and for the whole support, as the errors are."""
 GUARDS = "guards"
 """Name of what no part holds."""
 
@@ -43,7 +42,7 @@ class Supervision(BaseModel):
     devices: int
     sites: int
     near: Counts
-    """Below 8 Å."""
+    """Below the cutoff of the headline error, 8 Å."""
     whole: Counts
     """The whole support."""
     share: float
@@ -99,7 +98,7 @@ def supervision(release: Release, split: Split) -> list[Supervision]:
     for part, pattern, sites, blocks in _pieces(release, split):
         sums[part]["devices"] += 1
         sums[part]["sites"] += int(sites.sum())
-        near[part] += count(pattern, blocks & (pattern.distance < NEAR_ANG))
+        near[part] += count(pattern, blocks & (pattern.distance < HEADLINE_CUTOFF_ANG))
         whole[part] += count(pattern, blocks)
     total = sum(counts.entries for counts in whole.values())
     names = [*split.parts, *([GUARDS] if GUARDS in sums else [])]
@@ -157,13 +156,13 @@ def partition_report(
         Part that is trained on.
     """
     pattern = release.device(split.device).pattern
-    pattern = pattern.subset(pattern.distance < NEAR_ANG)
+    pattern = pattern.subset(pattern.distance < HEADLINE_CUTOFF_ANG)
     supervised = block_parts(split, pattern) == list(split.parts).index(train)
     inside = inside_one_slab(split, train, pattern, width_ang=slab_width_ang)
     found = overlaps(split, pattern.structure, reach_ang=reach_ang, train=train)
     return PartitionReport(
         slab_width_ang=slab_width_ang,
-        cutoff_ang=NEAR_ANG,
+        cutoff_ang=HEADLINE_CUTOFF_ANG,
         supervised_blocks=int(supervised.sum()),
         both_ends_inside_blocks=int(inside.sum()),
         reach_ang=reach_ang,

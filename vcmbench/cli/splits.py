@@ -34,7 +34,8 @@ def splits(
     """
     from vcmbench.cli.output import console, print_json, print_table, spinner
     from vcmbench.release import PartitionSplit, find_release
-    from vcmbench.supervision import NEAR_ANG, partition_report, supervision
+    from vcmbench.scores.hamiltonian import HEADLINE_CUTOFF_ANG
+    from vcmbench.supervision import partition_report, supervision
 
     release = find_release(dataset)
     found = []
@@ -62,7 +63,9 @@ def splits(
         return
     for chosen, parts, report in found:
         title = f"{release.label}, split {chosen.name} (version {chosen.version})"
-        print_table(f"{title}: blocks below {NEAR_ANG:g} Å", [_row(p, p.near) for p in parts])
+        print_table(
+            f"{title}: blocks below {HEADLINE_CUTOFF_ANG:g} Å", [_row(p, p.near) for p in parts]
+        )
         print_table(f"{title}: all blocks", [_row(p, p.whole) | _share(p) for p in parts])
         if report is None:
             continue

@@ -15,7 +15,7 @@ from vcmbench.release.splits import DeviceParts, RangeParts
 
 
 class ReleaseRecipe(ReleaseInfo):
-    """A release recipe; dates and versions are quoted as they shall appear."""
+    """A release recipe."""
 
     card: Path
     """Dataset card; in a file, relative to it."""
