@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 from fake_hub import TOKEN, FakeHub, serve_hub
-from test_blocks import make_structure, random_matrix
+from release_toys import toy_release
+from test_blocks import CUTOFF, make_structure, random_matrix
 
 from vcmbench.device import Device, Provenance
-from vcmbench.release import Release, make_release, verify_release
+from vcmbench.jsonfile import json_bytes
+from vcmbench.release import FileEntry, Manifest, Release, verify_release
+from vcmbench.release.manifest import bytes_entry
 from vcmbench.store import write_device
 
 pytest.importorskip("huggingface_hub")
@@ -37,19 +40,18 @@ def write_release(folder: Path, version: str = "1.0.0", extra: dict[str, bytes] 
         overlap = matrix.with_values(matrix.values / 10)
         device = Device(name.split("/")[1], "bulk", matrix, overlap, Provenance(code="random"))
         write_device(folder / f"{name}.zarr.zip", device)
+    parts = {"train": ("first",), "test": ("second",)}
+    manifest = toy_release(folder, parts, name="tiny", version=version, support_ang=CUTOFF).manifest
     for name, content in (extra or {}).items():
         (folder / name).write_bytes(content)
-    (folder / "README.md").write_text("# tiny\n")
-    make_release(
-        folder,
-        name="tiny",
-        version=version,
-        license_id="CC-BY-4.0",
-        card=folder / "README.md",
-        parts={"train": ("first",), "test": ("second",)},
-        support_ang=5.0,
-    )
+        manifest = listing(manifest, name, bytes_entry(content))
+    (folder / "manifest.json").write_bytes(json_bytes(manifest))
     return folder
+
+
+def listing(manifest: Manifest, name: str, entry: FileEntry) -> Manifest:
+    """Add a file to a manifest that stays consistent with its own checksum."""
+    return manifest.model_copy(update={"files": {**manifest.files, name: entry}}).sealed()
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -175,8 +177,18 @@ def test_devices_then_a_split_then_all(world, tiny):
     release = Release.open(world.release)
     assert release.lead("metal").id == "metal"
     assert verify_release(release) == []
-    info = world.run("data", "info", "tiny@1.0.0", "--json")
-    assert json.loads(info.stdout)["id"] == "first"
+    info = json.loads(world.run("data", "info", "tiny@1.0.0", "--json").stdout)
+    assert [row["id"] for row in info["devices"]] == ["first"]
+    assert info["not_downloaded"] == ["second"]
+    (split,) = json.loads(world.run("data", "splits", "tiny@1.0.0", "--json").stdout)
+    train, test = split["supervision"]
+    assert [train["devices"], train["left_out"], test["devices"], test["left_out"]] == [1, 0, 0, 1]
+    assert "6 files as released" in world.run("data", "verify", "tiny@1.0.0").stdout
+    for command in (
+        ("publish", str(world.release), "--repo", REPO),
+        ("hide", "tiny@1.0.0", "--devices", "second", "--public", "p", "--private", "q"),
+    ):
+        assert "second not downloaded; fetch with" in world.fail("data", *command)
     code = "import vcmbench; vcmbench.load('tiny').device('second')"
     assert (
         "second not downloaded; fetch with: vcmbench data download tiny@1.0.0 --devices second"
@@ -189,6 +201,20 @@ def test_devices_then_a_split_then_all(world, tiny):
     assert "second.zarr.zip: missing" in verify_release(Release.open(world.release))[0]
     world.download("--devices", "second")
     assert verify_release(Release.open(world.release)) == []
+
+
+def test_list_shows_what_is_on_the_hub_and_then_what_is_downloaded(world, tiny):
+    world.publish(tiny)
+
+    def listed():
+        rows = json.loads(world.run("data", "list", "--json").stdout)
+        (row,) = [row for row in rows if row["name"] == "tiny"]
+        return row["hub"], row["devices"], row["folder"]
+
+    assert listed() == (REPO, None, None)
+    assert REPO in world.run("data", "list").stdout
+    world.download("--devices", "first")
+    assert listed() == (None, 2, str(world.release))
 
 
 def test_unknown_names_are_refused(world, tiny):
@@ -304,11 +330,19 @@ def test_moved_tag_is_refused_without_a_pin_too(world, tiny, tmp_path):
 
 def test_manifest_that_leads_out_of_the_folder_is_refused(world, tiny):
     files = content(tiny)
-    manifest = json.loads(files["manifest.json"])
-    manifest["files"]["../../victim"] = {"size": 0, "sha256": "0" * 64}
-    files["manifest.json"] = json.dumps(manifest).encode()
+    manifest = Manifest.model_validate_json(files["manifest.json"])
+    files["manifest.json"] = json_bytes(listing(manifest, "../../victim", bytes_entry(b"")))
     world.pin(world.hub.add(REPO, files))
     assert "found ../../victim, expected no hidden" in world.fail("data", "download", "tiny")
+
+
+def test_manifest_that_fails_its_own_checksum_is_refused(world, tiny):
+    files = content(tiny)
+    files["manifest.json"] = files["manifest.json"].replace(b'"Toys."', b'"Toy."')
+    world.hub.add(REPO, files, "v1.0.0")
+    command = ("data", "download", "tiny", "--revision", "v1.0.0")
+    assert "manifest.json: checksum: found" in world.fail(*command)
+    assert not list(world.release.rglob("manifest.json"))
 
 
 def test_two_downloads_at_once(world, tiny):

@@ -15,12 +15,12 @@ from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.device import Device
 from vcmbench.errors import VcmbenchError, bad_input
 from vcmbench.harmonics import rotate_matrix
+from vcmbench.scores.hamiltonian import HEADLINE_CUTOFF_ANG
 from vcmbench.structure import FloatArray, IntArray, Structure
 from vcmbench.transport.observables import log10_difference
 from vcmbench.units import MEV_PER_EV
 
 SAME_SITE_ANG: Final = 1e-6
-HEADLINE_ANG: Final = 8.0
 SWAP_YZ: Final = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 """Exchange of y and z: a mirror plane that the grid of a square cross-section shares."""
 
@@ -71,7 +71,7 @@ def label_noise(
     other = matched(variant.hamiltonian, pattern, np.eye(3) if rotation is None else rotation)
     error = np.abs(other.values - reference.hamiltonian.values) * MEV_PER_EV
     weight = np.repeat(pattern.weight, np.diff(pattern.offset))
-    near = pattern.entry_mask(pattern.distance < HEADLINE_ANG)
+    near = pattern.entry_mask(pattern.distance < HEADLINE_CUTOFF_ANG)
     onsite = pattern.entry_mask(pattern.is_onsite)
     return LabelNoise(
         mae_near_mev=float(np.average(error[near], weights=weight[near])),

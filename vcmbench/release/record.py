@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from vcmbench.errors import VcmbenchError
 from vcmbench.jsonfile import Document, read_json, write_json
+from vcmbench.release.manifest import StoreEntry
 from vcmbench.resources import cache_folder
-
-if TYPE_CHECKING:
-    from vcmbench.release import StoreEntry
 
 DOWNLOAD = ".download"
 """Folder within a downloaded release for the record, the lock and unfinished files."""
