@@ -15,7 +15,8 @@ from vcmbench import cluster
 from vcmbench.cli import app
 from vcmbench.cluster import Outcome, build
 from vcmbench.errors import VcmbenchError
-from vcmbench.production import ProductionRecord, Site
+from vcmbench.production import Site
+from vcmbench.production_record import ProductionRecord
 from vcmbench.recipe import Recipe
 
 distributed = pytest.importorskip("distributed", reason="Dask: pip install 'vcmbench[dft]'")

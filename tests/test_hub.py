@@ -19,7 +19,7 @@ from release_toys import toy_release
 from test_blocks import CUTOFF, make_structure, random_matrix
 
 from vcmbench.device import Device, Provenance
-from vcmbench.jsonfile import json_bytes
+from vcmbench.documents import json_bytes
 from vcmbench.release import FileEntry, Manifest, Release, verify_release
 from vcmbench.release.manifest import bytes_entry
 from vcmbench.store import write_device

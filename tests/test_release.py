@@ -15,12 +15,17 @@ from typer.testing import CliRunner
 
 from vcmbench.cli import app
 from vcmbench.device import Device, Provenance
+from vcmbench.dft.cp2k_input import Cp2kSettings
+from vcmbench.dft.run import LADDER, Attempt, RunRecord
+from vcmbench.documents import write_json
 from vcmbench.errors import VcmbenchError
+from vcmbench.production_record import ProductionRecord
 from vcmbench.release import Release, find_release, make_release, read_recipe, verify_release
 from vcmbench.release.families import are_siblings
 from vcmbench.release.index import index_rows
 from vcmbench.release.manifest import file_entry, release_files
 from vcmbench.store import write_device
+from vcmbench.store.content import read_content
 
 PARTS = {"train": ("first",), "test": ("second",)}
 
@@ -242,6 +247,48 @@ def test_foreign_file_is_refused_and_left_alone(stores):
     assert (stores / "splits/old.json").read_text() == "{}"
 
 
+def record_of(store: Path, **changes: object) -> ProductionRecord:
+    attempt = Attempt(mixing=LADDER[0], start="atomic", steps=23, seconds=600, outcome="converged")
+    fields: dict[str, object] = {
+        "id": store.name.removesuffix(".zarr.zip"),
+        "settings": Cp2kSettings(),
+        "run": RunRecord(structure_sha256="0", settings=Cp2kSettings(), attempts=(attempt,)),
+        "n_sites": 3,
+        "n_orbitals": 9,
+        "checks": {},
+        "import_seconds": 1.0,
+        "content_digest": read_content(store).digest(),
+        "store_bytes": store.stat().st_size,
+    }
+    return ProductionRecord.model_validate(fields | changes)
+
+
+def test_records_of_the_runs_belong_to_the_release_and_its_card(stores):
+    record = record_of(stores / "devices" / "first.zarr.zip")
+    write_json(stores / "records" / "first.json", record)
+    made = release(stores)
+    assert "records/first.json" in made.manifest.files
+    assert verify_release(made) == []
+    runs = (stores / "README.md").read_text().split("<!-- begin runs -->")[1]
+    assert "| `first` | 3 | atomic | 1 | 23 | 10.0 |" in runs
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("first", {"content_digest": "0"}, "content_digest: found 0, expected"),
+        ("first", {"id": "second"}, "id: found second"),
+        ("third", {"id": "third"}, "id: found third"),
+    ],
+)
+def test_record_of_another_store_is_refused(stores, name, changes, message):
+    record = record_of(stores / "devices" / "first.zarr.zip", **changes)
+    write_json(stores / "records" / f"{name}.json", record)
+    with pytest.raises(VcmbenchError, match=message):
+        release(stores)
+    assert not (stores / "manifest.json").exists()
+
+
 def test_failed_release_leaves_the_old_one(folder):
     before = {name: file_entry(folder / name) for name in release_files(folder)}
     with pytest.raises(VcmbenchError, match="found \\['third'\\]"):
@@ -280,7 +327,7 @@ def test_the_demo_is_what_its_recipe_makes(demo, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: [", r"r\.yml: no YAML"),
+        ("name: [", r"r\.yml: not a YAML document"),
         ("- name", r"r\.yml: content: found list, expected a mapping"),
         ("name: ../toy", r"r\.yml: name: String should match pattern"),
         ("name: Toy Data", r"r\.yml: name: String should match pattern"),

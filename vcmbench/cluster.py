@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vcmbench.errors import VcmbenchError
 from vcmbench.production import (
-    ProductionRecord,
     Site,
     delete_densities,
     produce_device,
     produce_lead,
 )
+from vcmbench.production_record import ProductionRecord
 
 if TYPE_CHECKING:
     from distributed import Client

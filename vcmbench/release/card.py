@@ -18,6 +18,7 @@ import yaml
 
 from vcmbench.build.quality import Quality
 from vcmbench.errors import VcmbenchError, unknown_name
+from vcmbench.production_record import ProductionRecord
 from vcmbench.release.index import INDEX, IndexRow, columns
 from vcmbench.release.manifest import ReleaseInfo
 from vcmbench.release.splits import PartitionSplit, Split
@@ -50,6 +51,8 @@ class CardData:
         Noise floors of T(E) of each device that has a reference.
     splits : sequence of Split
         Splits of the release.
+    records : mapping of str to ProductionRecord
+        How devices and leads came about, where it is recorded.
     """
 
     info: ReleaseInfo
@@ -58,6 +61,7 @@ class CardData:
     quality: Mapping[str, Quality]
     floors: Mapping[str, Mapping[str, Mapping[str, float]]]
     splits: Sequence[Split]
+    records: Mapping[str, ProductionRecord]
 
 
 def fill_card(text: str, data: CardData, source: str) -> str:
@@ -215,6 +219,27 @@ def _scf(data: CardData) -> str:
     )
 
 
+def _runs(data: CardData) -> str:
+    return _table(
+        {
+            "id": f"`{name}`",
+            "sites": record.n_sites,
+            "SCF started from": record.run.attempts[0].start,
+            "attempts": len(record.run.attempts),
+            "SCF steps": record.run.steps,
+            "SCF (min)": f"{record.run.seconds / 60:.1f}",
+            "T(E) (min)": _rounded(
+                record.transmission_seconds and record.transmission_seconds / 60, 1
+            ),
+            "memory per rank (GiB)": _rounded(
+                record.run.peak_memory_mib and record.run.peak_memory_mib / 1024, 1
+            ),
+            "oxides rejected before": len(record.rejected_oxides),
+        }
+        for name, record in data.records.items()
+    )
+
+
 def _sizes(data: CardData) -> str:
     stored = [row for row in data.rows if not row.withheld]
     rows = [_size(f"`{row.id}`", [row]) for row in data.rows]
@@ -284,6 +309,7 @@ SECTIONS: Final[dict[str, Callable[[CardData], str]]] = {
     "rdf": _rdf,
     "settings": _settings,
     "scf": _scf,
+    "runs": _runs,
     "sizes": _sizes,
     "floors": _floors,
     "splits": _splits,
@@ -300,6 +326,10 @@ def _table(rows: Any) -> str:
     lines = [list(rows[0]), ["---"] * len(rows[0])]
     lines += [[_text(value) for value in row.values()] for row in rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _quotient(value: float | None, unit: float) -> str | None:
+    return None if value is None else f"{value / unit:.1f}"
 
 
 def _rounded(value: float | None, digits: int) -> str | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Literal, NamedTuple
 
+from vcmbench.documents import Document, read_json, write_json
 from vcmbench.errors import VcmbenchError, bad_input, unknown_name
-from vcmbench.jsonfile import Document, read_json, write_json
 from vcmbench.release.card import CARD
 from vcmbench.release.families import families
 from vcmbench.release.make import complete

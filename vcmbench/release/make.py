@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from vcmbench.blocks import BlockPattern
 from vcmbench.build.quality import Quality
 from vcmbench.device import Device
+from vcmbench.documents import first_problem, json_bytes, read_json
 from vcmbench.errors import VcmbenchError, bad_input
 from vcmbench.facts import DeviceFacts, device_facts, device_quality
-from vcmbench.jsonfile import first_problem, json_bytes
+from vcmbench.production_record import RECORDS, ProductionRecord
 from vcmbench.release.card import CARD, CardData, fill_card
 from vcmbench.release.croissant import CROISSANT, croissant_bytes
 from vcmbench.release.families import check_families, families
@@ -62,6 +63,7 @@ class _Measured:
     quality: dict[str, Quality] = field(default_factory=dict)
     floors: dict[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     lead_sites: dict[str, int] = field(default_factory=dict)
+    records: dict[str, ProductionRecord] = field(default_factory=dict)
 
 
 def make_release(
@@ -74,7 +76,7 @@ def make_release(
     Parameters
     ----------
     folder : Path
-        Folder with ``devices/`` and ``leads/``.
+        Folder with ``devices/``, ``leads/`` and, for what a recipe computed, ``records/``.
     recipe : ReleaseRecipe
         Name, version, card and parts.
     progress : callable
@@ -140,6 +142,7 @@ def complete(
     Release
     """
     measured = _measure(folder, support_ang, progress)
+    _read_records(folder, measured)
     family = families(measured.structures)
     _check_parts(device_parts, measured, family)
     manifest = Manifest(
@@ -156,7 +159,15 @@ def complete(
     files[INDEX] = index_bytes(rows)
     entries = measured.files | {name: bytes_entry(content) for name, content in files.items()}
     files[CROISSANT] = croissant_bytes(info, entries, columns(rows))
-    data = CardData(info, rows, measured.lead_sites, measured.quality, measured.floors, splits)
+    data = CardData(
+        info,
+        rows,
+        measured.lead_sites,
+        measured.quality,
+        measured.floors,
+        splits,
+        measured.records,
+    )
     files[CARD] = fill_card(card[0], data, card[1]).encode()
     _refuse_foreign_files(folder, {*files, *measured.files})
     entries |= {name: bytes_entry(files[name]) for name in (CROISSANT, CARD)}
@@ -198,6 +209,24 @@ def _measure(folder: Path, support_ang: float, progress: Progress) -> _Measured:
                 expected=f"one of leads/: {', '.join(measured.leads) or 'none'}",
             )
     return measured
+
+
+def _read_records(folder: Path, measured: _Measured) -> None:
+    """Read how the stores came about, where it is recorded; each record must be of its store."""
+    stores = measured.devices | measured.leads
+    for path in sorted((folder / RECORDS).glob("*.json")):
+        record = read_json(ProductionRecord, path)
+        if path.stem != record.id or record.id not in stores:
+            raise bad_input(path, "id", found=record.id, expected="that of a store, as its name")
+        if record.content_digest != stores[record.id].digest:
+            raise bad_input(
+                path,
+                "content_digest",
+                found=record.content_digest,
+                expected=f"{stores[record.id].digest} of {stores[record.id].path}",
+            )
+        measured.records[record.id] = record
+        measured.files[f"{RECORDS}/{path.name}"] = file_entry(path)
 
 
 def _measure_device(measured: _Measured, device: Device) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, model_validator
 
+from vcmbench.documents import Document, read_json
 from vcmbench.errors import unknown_name
-from vcmbench.jsonfile import Document, read_json
 from vcmbench.release.manifest import Name
 
 Range = tuple[float, float]
