@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,7 +96,9 @@ def build(
         not keep the others from being computed.
     """
     client.subscribe_topic(TOPIC, lambda event: tell(str(event[1])))  # type: ignore[no-untyped-call]
-    lead: Any = client.submit(_lead, site, key=f"lead-{site.recipe.lead}", pure=False)
+    # Dask hands out the result of an earlier task of the same key.
+    build_id = uuid.uuid4().hex[:8]
+    lead: Any = client.submit(_lead, site, key=f"lead-{site.recipe.lead}-{build_id}")
     names: dict[object, str] = {lead.key: site.recipe.lead}
     futures = [lead]
     for family in site.recipe.families():
@@ -105,7 +108,7 @@ def build(
         for job in wanted:
             after = [lead] if first is None else [lead, first[1]]
             future: Any = client.submit(
-                _device, site, job, first and first[0].id, after, key=f"device-{job.id}", pure=False
+                _device, site, job, first and first[0].id, after, key=f"device-{job.id}-{build_id}"
             )
             first = first or (job, future)
             names[future.key] = job.id
