@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from release_toys import toy_release
 from transport_toys import tiled
 
 from vcmbench.device import SUPPORT_ANG, Device, TransportReference
-from vcmbench.release import Release, find_release, make_release
+from vcmbench.release import Release, find_release
 from vcmbench.store import write_device
 from vcmbench.transport import Lead, transmission
 
@@ -39,18 +40,11 @@ def wire(demo) -> Device:
 @pytest.fixture(scope="session")
 def wire_release(tmp_path_factory, demo, wire) -> Path:
     """A release of the wire, of a bulk cell and of their lead."""
-    folder = tmp_path_factory.mktemp("wires")
+    folder = tmp_path_factory.mktemp("wires") / "wires"
     bulk = demo.lead("lead-tin")
     write_device(folder / "devices/wire.zarr.zip", wire)
     write_device(folder / "devices/bulk.zarr.zip", replace(bulk, id="bulk"))
     write_device(folder / "leads/lead-tin.zarr.zip", bulk)
-    (folder / "card.md").write_text("# wires\n")
-    make_release(
-        folder,
-        name="wires",
-        version="0.1.0",
-        license_id="CC-BY-4.0",
-        card=folder / "card.md",
-        parts={"train": (), "test": ("wire",), "bulk": ("bulk",), "all": ("wire", "bulk")},
-    )
+    parts: dict[str, tuple[str, ...]] = {"train": (), "test": ("wire",), "bulk": ("bulk",)}
+    toy_release(folder, parts, name="wires", version="0.1.0")
     return folder

@@ -75,11 +75,12 @@ def test_data_list_info_and_verify():
     listed = json.loads(runner.invoke(app, ["data", "list", "--json"]).output)
     assert {"vcm-demo"} <= {row["name"] for row in listed}
     described = json.loads(runner.invoke(app, ["data", "info", "vcm-demo", "--json"]).output)
-    assert [row["id"] for row in described] == ["device-a", "device-b"]
-    assert described[0]["sites"] == 294
-    assert described[0]["species"]["O*"] == 4
-    assert described[1]["species"]["O*"] == 2
-    assert described[0]["orbitals"] == 2052
+    assert described["parts"] == {"train": 1, "test": 1}
+    first, second = described["devices"]
+    assert [first["id"], first["part"], first["lead"]] == ["device-a", "train", "lead-tin"]
+    assert [second["id"], second["part"]] == ["device-b", "test"]
+    assert [first["n_sites"], first["n_orbitals"]] == [294, 2052]
+    assert [first["n_vacancies"], second["n_vacancies"]] == [4, 2]
     verified = runner.invoke(app, ["data", "verify", "vcm-demo"])
     assert verified.exit_code == 0
     assert "as released" in verified.output

@@ -49,7 +49,7 @@ def test_reference_against_itself_is_all_zeros(wire_release, stored, tmp_path):
     folder = tmp_path / "self"
     for device in stored.values():
         predictions(folder, device, device.hamiltonian)
-    result = evaluate(str(folder), wire_release, tmp_path / "out", selection="all")
+    result = evaluate(str(folder), wire_release, tmp_path / "out", devices=("wire", "bulk"))
     assert result.hamiltonian.mae_mev == 0
     assert result.hamiltonian.mae_full_mev == 0
     assert result.hamiltonian.largest_full.error_mev == 0

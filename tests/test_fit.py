@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from model_toys import CUTOFF, make_structure, noise
+from release_toys import toy_release
 from typer.testing import CliRunner
 
 from vcmbench.cli import app
@@ -14,7 +15,7 @@ from vcmbench.device import Device, Provenance
 from vcmbench.errors import VcmbenchError
 from vcmbench.fit import fit
 from vcmbench.models import load_model
-from vcmbench.release import find_release, make_release
+from vcmbench.release import find_release
 from vcmbench.scores import hamiltonian
 from vcmbench.store import write_device
 
@@ -28,16 +29,7 @@ def release(tmp_path):
         gauge = "fermi" if seed == 0 else "raw"
         device = Device(name, "bulk", matrix, matrix, Provenance(code="random"), gauge=gauge)
         write_device(folder / f"devices/{name}.zarr.zip", device)
-    (tmp_path / "card.md").write_text("# toy\n")
-    return make_release(
-        folder,
-        name="toy",
-        version="1.0.0",
-        license_id="CC-BY-4.0",
-        card=tmp_path / "card.md",
-        parts={"train": ("first",), "test": ("second",)},
-        support_ang=CUTOFF,
-    )
+    return toy_release(folder, {"train": ("first",), "test": ("second",)}, support_ang=CUTOFF)
 
 
 @pytest.mark.parametrize("name", ["species-mean", "slater-koster"])

@@ -17,13 +17,13 @@ from vcmbench.dft.run import LADDER, Attempt, RunRecord
 from vcmbench.errors import VcmbenchError
 from vcmbench.importers import ImportedRun, import_cp2k
 from vcmbench.production import (
-    ProductionRecord,
     Site,
     delete_densities,
     produce_device,
     produce_lead,
     vacancy_factors,
 )
+from vcmbench.production_record import ProductionRecord
 from vcmbench.recipe import DeviceJob, Recipe
 from vcmbench.store.device import content_digest, read_device
 from vcmbench.structure import Structure

@@ -105,7 +105,7 @@ def test_every_mistake_is_named(read):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: [", "toy.yml: no valid YAML"),
+        ("name: [", "toy.yml: not a YAML document"),
         ("", "toy.yml: Input should be"),
         ("- a\n- b\n", "toy.yml: Input should be"),
         ("name: x\ndevices: []\n", "toy.yml: devices: Tuple should have at least 1 item"),
@@ -123,5 +123,5 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(VcmbenchError, match=r"no\.yml: cannot be read \(No such file"):
         Recipe.read(tmp_path / "no.yml")
     (tmp_path / "latin.yml").write_bytes(b"name: caf\xe9\n")
-    with pytest.raises(VcmbenchError, match=r"latin\.yml: no valid YAML"):
+    with pytest.raises(VcmbenchError, match=r"latin\.yml: not a YAML document"):
         Recipe.read(tmp_path / "latin.yml")

@@ -3,38 +3,61 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
-from test_blocks import make_structure, random_matrix
+from release_toys import make_recipe, toy_release
+from test_blocks import CUTOFF, make_structure, random_matrix
+from typer.testing import CliRunner
 
+from vcmbench.cli import app
 from vcmbench.device import Device, Provenance
+from vcmbench.dft.cp2k_input import Cp2kSettings
+from vcmbench.dft.run import LADDER, Attempt, RunRecord
+from vcmbench.documents import write_json
 from vcmbench.errors import VcmbenchError
-from vcmbench.release import Release, find_release, make_release, verify_release
+from vcmbench.production_record import ProductionRecord
+from vcmbench.release import Release, find_release, make_release, read_recipe, verify_release
+from vcmbench.release.families import are_siblings
+from vcmbench.release.index import index_rows
+from vcmbench.release.manifest import file_entry, release_files
 from vcmbench.store import write_device
+from vcmbench.store.content import read_content
+
+PARTS = {"train": ("first",), "test": ("second",)}
 
 
-def release(folder, parts):
-    return make_release(
-        folder,
-        name="toy",
-        version="1.0.0",
-        license_id="CC-BY-4.0",
-        card=folder / "card.md",
-        parts=parts,
-        support_ang=5.0,
-    )
+def write_toy(path: Path, seed: int, *, vacant: int = 0) -> None:
+    """Write a random bulk cell; those of one seed differ in which oxygens are vacant."""
+    structure = make_structure(seed)
+    oxygen = np.flatnonzero(structure.numbers == 8)
+    is_ghost = np.zeros(structure.n_sites, dtype=bool)
+    is_ghost[oxygen[:vacant]] = True
+    matrix = random_matrix(replace(structure, is_ghost=is_ghost))
+    overlap = matrix.with_values(matrix.values / 10)
+    name = path.name.removesuffix(".zarr.zip")
+    write_device(path, Device(name, "bulk", matrix, overlap, Provenance(code="random")))
+
+
+def release(folder: Path, parts: dict[str, tuple[str, ...]] = PARTS, **changes: object) -> Release:
+    return toy_release(folder, parts, support_ang=CUTOFF, **changes)
 
 
 @pytest.fixture
-def folder(tmp_path):
+def stores(tmp_path):
+    folder = tmp_path / "toy"
     for seed, name in enumerate(("devices/first", "devices/second", "leads/metal")):
-        matrix = random_matrix(make_structure(seed))
-        overlap = matrix.with_values(matrix.values / 10)
-        device = Device(name.split("/")[1], "bulk", matrix, overlap, Provenance(code="random"))
-        write_device(tmp_path / f"{name}.zarr.zip", device)
-    (tmp_path / "card.md").write_text("# toy\n")
-    release(tmp_path, {"train": ("first",), "test": ("second",)})
-    return tmp_path
+        write_toy(folder / f"{name}.zarr.zip", seed)
+    return folder
+
+
+@pytest.fixture
+def folder(stores):
+    release(stores)
+    return stores
 
 
 def test_open_load_and_split(folder):
@@ -76,15 +99,44 @@ def test_damaged_manifest_is_named(folder):
         Release.open(folder)
 
 
-@pytest.mark.parametrize("name", ["devices/first.zarr.zip", "README.md", "splits/device.json"])
-@pytest.mark.parametrize("position", [0.02, 0.5, 0.98])
-def test_one_flipped_bit_is_found_and_named(folder, name, position):
-    path = folder / name
-    content = bytearray(path.read_bytes())
-    content[int(position * len(content))] ^= 4
-    path.write_bytes(content)
-    problems = verify_release(Release.open(folder))
-    assert any(str(path) in problem and "sha256" in problem for problem in problems)
+def test_every_flipped_bit_is_found_and_named(folder):
+    """At random places of every file, the manifest included."""
+    rng = np.random.default_rng(0)
+    for name in ("manifest.json", *release_files(folder)):
+        path = folder / name
+        original = path.read_bytes()
+        for _ in range(12):
+            damaged = bytearray(original)
+            damaged[rng.integers(len(damaged))] ^= 1 << int(rng.integers(8))
+            path.write_bytes(damaged)
+            try:
+                problems = verify_release(Release.open(folder))
+            except VcmbenchError as error:
+                assert name == "manifest.json"
+                problems = [str(error)]
+            assert any(str(path) in problem for problem in problems), (name, problems)
+        path.write_bytes(original)
+    assert verify_release(Release.open(folder)) == []
+
+
+def test_another_spelling_of_the_manifest_is_damage(folder):
+    """A number or an escape can be spelt in two ways that parse alike."""
+    path = folder / "manifest.json"
+    text = path.read_text()
+    assert "5.0" in text
+    path.write_text(text.replace("5.0", "5.00"))
+    with pytest.raises(VcmbenchError, match=r"manifest\.json: bytes: found other spelling"):
+        Release.open(folder)
+
+
+def test_verify_prints_its_problems_as_json(folder):
+    (folder / "README.md").write_text("other")
+    outcome = CliRunner().invoke(app, ["data", "verify", str(folder), "--json"])
+    document = json.loads(outcome.stdout)
+    assert document["release"] == "toy@1.0.0"
+    assert len(document["problems"]) == 1
+    assert "README.md" in document["problems"][0]
+    assert outcome.exit_code != 0
 
 
 def test_missing_and_added_files_are_named(folder):
@@ -106,6 +158,186 @@ def test_split_of_another_release_is_refused(folder):
         Release.open(folder).device_ids("test")
 
 
-def test_split_with_an_unknown_device_is_refused(folder):
-    with pytest.raises(VcmbenchError, match=r"split: test: found \['third'\].*'first', 'second'"):
-        release(folder, {"test": ("third",)})
+def test_manifest_that_points_outside_is_refused(folder):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"devices/first.zarr.zip"', '"../first.zarr.zip"'))
+    with pytest.raises(VcmbenchError, match=r"devices\.first\.path: String should match pattern"):
+        Release.open(folder)
+
+
+def test_hidden_files_of_a_download_are_not_part_of_a_release(folder):
+    (folder / ".cache/huggingface").mkdir(parents=True)
+    (folder / ".cache/huggingface/README.md.metadata").write_text("x")
+    assert verify_release(Release.open(folder)) == []
+
+
+class TestRefused:
+    """What a release must not be made of; nothing is written where it is refused."""
+
+    @pytest.fixture(autouse=True)
+    def _nothing_is_written(self, stores):
+        before = {name: file_entry(stores / name) for name in release_files(stores)}
+        yield
+        assert {name: file_entry(stores / name) for name in release_files(stores)} == before
+        assert not (stores / "manifest.json").exists()
+        assert not list(stores.rglob("*.tmp"))
+
+    def test_unknown_device(self, stores):
+        with pytest.raises(
+            VcmbenchError, match=r"'device': parts: test: found \['third'\].*'first', 'second'"
+        ):
+            release(stores, {"test": ("third",)})
+
+    def test_device_in_two_parts(self, stores):
+        with pytest.raises(ValueError, match=r"'first' in 'train' and in 'test'"):
+            release(stores, {"train": ("first",), "test": ("first",)})
+
+    def test_smaller_support(self, stores):
+        with pytest.raises(
+            VcmbenchError, match=r"first\.zarr\.zip: blocks: found .* closer than 6"
+        ):
+            toy_release(stores, PARTS, support_ang=6.0)
+
+    def test_card_with_a_marker_without_end(self, stores):
+        with pytest.raises(VcmbenchError, match=r"no end.*<!-- end devices -->"):
+            self.with_card(stores, "<!-- begin devices -->")
+
+    def test_card_with_an_unknown_section(self, stores):
+        with pytest.raises(
+            VcmbenchError, match=r"unknown section.*'devcies'; did you mean 'devices"
+        ):
+            self.with_card(stores, "<!-- begin devcies -->\n<!-- end devcies -->")
+
+    def with_card(self, stores, text):
+        card = stores.parent / "other.md"
+        card.write_text(text)
+        make_release(stores, make_recipe(card, PARTS, support_ang=CUTOFF))
+
+    def test_interrupted_write(self, stores, monkeypatch):
+        written = []
+
+        def full(path, content):
+            if len(written) == 3:
+                raise OSError(28, "No space left on device")
+            written.append(path)
+
+        monkeypatch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            release(stores)
+
+
+def test_siblings_stay_in_one_part(stores):
+    write_toy(stores / "devices/sibling.zarr.zip", seed=0, vacant=2)
+    message = r"parts: test: found 'sibling', a sibling of 'first' in 'train', expected"
+    with pytest.raises(VcmbenchError, match=message):
+        release(stores, {"train": ("first",), "test": ("second", "sibling")})
+    assert not (stores / "manifest.json").exists()
+    made = release(stores, {"train": ("first", "sibling"), "ood-filament": ("second",)})
+    assert made.device_ids("ood-filament") == ("second",)
+    rows = {row.id: row for row in index_rows(made)}
+    assert rows["sibling"].family == rows["first"].family == "first"
+    assert rows["second"].family == "second"
+
+
+def test_foreign_file_is_refused_and_left_alone(stores):
+    (stores / "splits").mkdir()
+    (stores / "splits/old.json").write_text("{}")
+    with pytest.raises(VcmbenchError, match=r"files: found splits/old\.json, expected only stores"):
+        release(stores)
+    assert (stores / "splits/old.json").read_text() == "{}"
+
+
+def record_of(store: Path, **changes: object) -> ProductionRecord:
+    attempt = Attempt(mixing=LADDER[0], start="atomic", steps=23, seconds=600, outcome="converged")
+    fields: dict[str, object] = {
+        "id": store.name.removesuffix(".zarr.zip"),
+        "settings": Cp2kSettings(),
+        "run": RunRecord(structure_sha256="0", settings=Cp2kSettings(), attempts=(attempt,)),
+        "n_sites": 3,
+        "n_orbitals": 9,
+        "checks": {},
+        "import_seconds": 1.0,
+        "content_digest": read_content(store).digest(),
+        "store_bytes": store.stat().st_size,
+    }
+    return ProductionRecord.model_validate(fields | changes)
+
+
+def test_records_of_the_runs_belong_to_the_release_and_its_card(stores):
+    record = record_of(stores / "devices" / "first.zarr.zip")
+    write_json(stores / "records" / "first.json", record)
+    made = release(stores)
+    assert "records/first.json" in made.manifest.files
+    assert verify_release(made) == []
+    runs = (stores / "README.md").read_text().split("<!-- begin runs -->")[1]
+    assert "| `first` | 3 | atomic | 1 | 23 | 10.0 |" in runs
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("first", {"content_digest": "0"}, "content_digest: found 0, expected"),
+        ("first", {"id": "second"}, "id: found second"),
+        ("third", {"id": "third"}, "id: found third"),
+    ],
+)
+def test_record_of_another_store_is_refused(stores, name, changes, message):
+    record = record_of(stores / "devices" / "first.zarr.zip", **changes)
+    write_json(stores / "records" / f"{name}.json", record)
+    with pytest.raises(VcmbenchError, match=message):
+        release(stores)
+    assert not (stores / "manifest.json").exists()
+
+
+def test_failed_release_leaves_the_old_one(folder):
+    before = {name: file_entry(folder / name) for name in release_files(folder)}
+    with pytest.raises(VcmbenchError, match="found \\['third'\\]"):
+        release(folder, {"test": ("third",)}, version="2.0.0")
+    assert verify_release(Release.open(folder)) == []
+    assert {name: file_entry(folder / name) for name in release_files(folder)} == before
+
+
+def test_siblings_are_found_in_any_order_and_image(demo):
+    structure = demo.device("device-a").structure
+    rng = np.random.default_rng(1)
+    shifts = rng.integers(-1, 2, (structure.n_sites, 3)) @ structure.cell
+    noise = rng.normal(scale=0.02, size=structure.positions.shape)
+    moved = structure.moved(structure.positions + shifts + noise)
+    same = moved.permuted(rng.permutation(structure.n_sites))
+    ghosts = ~same.is_ghost & (same.numbers == 8) & (rng.random(same.n_sites) < 0.5)
+    assert are_siblings(structure, replace(same, is_ghost=ghosts))
+    assert not are_siblings(structure, demo.device("device-b").structure)
+    elsewhere = structure.positions.copy()
+    elsewhere[150] += 0.5
+    assert not are_siblings(structure, structure.moved(elsewhere))
+
+
+def test_the_demo_is_what_its_recipe_makes(demo, tmp_path):
+    """Card, splits and digest follow from stores and recipe, byte by byte."""
+    recipe = Path(__file__).parents[1] / "data_cards/vcm-demo.release.yml"
+    for kind in ("devices", "leads"):
+        shutil.copytree(demo.folder / kind, tmp_path / "again" / kind)
+    made = make_release(tmp_path / "again", read_recipe(recipe))
+    assert made.manifest.digest == demo.manifest.digest
+    assert made.manifest.devices == demo.manifest.devices
+    for name in ("README.md", "splits/device.json"):
+        assert (made.folder / name).read_bytes() == (demo.folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", r"r\.yml: not a YAML document"),
+        ("- name", r"r\.yml: content: found list, expected a mapping"),
+        ("name: ../toy", r"r\.yml: name: String should match pattern"),
+        ("name: Toy Data", r"r\.yml: name: String should match pattern"),
+        ("name: toy\nsplit: {}", r"version: Field required"),
+    ],
+)
+def test_wrong_recipe_is_named(tmp_path, text, message):
+    path = tmp_path / "r.yml"
+    path.write_text(text)
+    with pytest.raises(VcmbenchError, match=message):
+        read_recipe(path)
+    with pytest.raises(VcmbenchError, match=r"none\.yml: cannot be read"):
+        read_recipe(tmp_path / "none.yml")

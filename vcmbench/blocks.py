@@ -382,6 +382,31 @@ class BlockMatrix:
         mask = self.pattern.entry_mask(blocks)
         return self.with_values(np.where(mask, self._same_pattern(other), self.values))
 
+    def relabelled(self, structure: Structure, shift: NDArray[np.integer]) -> BlockMatrix:
+        """Return the same blocks with other lattice shifts, half stored.
+
+        Parameters
+        ----------
+        structure : Structure
+            The same sites, moved by lattice vectors or in another cell.
+        shift : (n_blocks, 3) int
+            Shift R of each block relative to the positions of `structure`.
+        """
+        old = self.pattern
+        pair, shift, turned = canonical(structure, old.pair, shift)
+        values = np.where(old.entry_mask(turned), self._transposed(), self.values)
+        order = np.argsort(_sort_key(structure, pair, shift), kind="stable")
+        pattern = BlockPattern.from_unsorted(structure, old.basis, pair, shift)
+        sizes = np.diff(old.offset)[order]
+        return BlockMatrix(pattern, values[_ranges(old.offset[order], sizes)])
+
+    def _transposed(self) -> FloatArray:
+        """(n_entries,) entries of the transposed blocks, in the order of the blocks."""
+        flat = np.empty_like(self.values)
+        for slab in self.pattern.slabs:
+            flat[slab.entries] = self.slab(slab).transpose(0, 2, 1).ravel()
+        return flat
+
     def reversed(self) -> BlockMatrix:
         """Return the transposed blocks (j, i, −R) as a directed operator."""
         pattern = self.pattern
@@ -395,11 +420,8 @@ class BlockMatrix:
             -pattern.shift[order],
             directed=True,
         )
-        flat = np.empty_like(self.values)
-        for slab in pattern.slabs:
-            flat[slab.entries] = self.slab(slab).transpose(0, 2, 1).ravel()
         sizes = np.diff(pattern.offset)[order]
-        return BlockMatrix(turned, flat[_ranges(pattern.offset[order], sizes)])
+        return BlockMatrix(turned, self._transposed()[_ranges(pattern.offset[order], sizes)])
 
     def directed(self) -> BlockMatrix:
         """Both directions of every block, as a directed operator."""

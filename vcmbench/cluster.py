@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vcmbench.errors import VcmbenchError
 from vcmbench.production import (
-    ProductionRecord,
     Site,
     delete_densities,
     produce_device,
     produce_lead,
 )
+from vcmbench.production_record import ProductionRecord
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -96,9 +96,9 @@ def build(
         not keep the others from being computed.
     """
     client.subscribe_topic(TOPIC, lambda event: tell(str(event[1])))  # type: ignore[no-untyped-call]
-    # Equal keys are computed once on a scheduler, also those of another recipe or an earlier try.
-    token = uuid.uuid4().hex
-    lead: Any = client.submit(_lead, site, key=f"lead-{site.recipe.lead}-{token}")
+    # Dask hands out the result of an earlier task of the same key.
+    build_id = uuid.uuid4().hex[:8]
+    lead: Any = client.submit(_lead, site, key=f"lead-{site.recipe.lead}-{build_id}")
     names: dict[object, str] = {lead.key: site.recipe.lead}
     futures = [lead]
     for family in site.recipe.families():
@@ -107,8 +107,9 @@ def build(
         members = []
         for job in wanted:
             after = [lead] if first is None else [lead, first[1]]
-            key = f"device-{job.id}-{token}"
-            future: Any = client.submit(_device, site, job, first and first[0].id, after, key=key)
+            future: Any = client.submit(
+                _device, site, job, first and first[0].id, after, key=f"device-{job.id}-{build_id}"
+            )
             first = first or (job, future)
             names[future.key] = job.id
             members.append(future)

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from vcmbench.basis import OrbitalBasis
 from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.errors import VcmbenchError, bad_input
-from vcmbench.structure import FloatArray, Structure
+from vcmbench.structure import FloatArray, Region, Structure
+from vcmbench.withheld import WithheldHamiltonian
 
 Kind = Literal["device", "bulk"]
 Gauge = Literal["fermi", "raw"]
@@ -62,6 +63,10 @@ class Provenance(BaseModel):
     """The complete input file."""
     source: str | None = None
     """Citation or address for data from elsewhere."""
+
+
+PRIVATE_PROVENANCE = ("scf_steps", "scf_residual", "fermi_energy_ev", "input_text")
+"""What is withheld along with a Hamiltonian."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +131,7 @@ class Device:
     kind : {"device", "bulk"}
         Devices have two contacts and full provenance; bulk cells need not.
     hamiltonian, overlap : BlockMatrix
-        H (eV) and S on one common pattern.
+        H (eV) and S on one common pattern. H may be a `WithheldHamiltonian`.
     provenance : Provenance
         Origin of the matrices.
     gauge : {"fermi", "raw"}
@@ -153,7 +158,8 @@ class Device:
             self._check_device()
 
     def _check_device(self) -> None:
-        missing = [name for name, value in self.provenance if value is None and name != "source"]
+        optional = ("source", *(PRIVATE_PROVENANCE if self.is_withheld else ()))
+        missing = [n for n, value in self.provenance if value is None and n not in optional]
         if missing:
             raise bad_input(
                 self.id,
@@ -163,6 +169,18 @@ class Device:
             )
         if self.gauge != "fermi":
             raise bad_input(self.id, "gauge", found=self.gauge, expected="'fermi' for a device")
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether H is withheld for a hidden test."""
+        return isinstance(self.hamiltonian, WithheldHamiltonian)
+
+    @property
+    def lead(self) -> str | None:
+        """Id of the lead in the same release that both contacts continue into."""
+        if isinstance(self.hamiltonian, WithheldHamiltonian):
+            return self.hamiltonian.lead
+        return self.transport.lead if self.transport else None
 
     @property
     def pattern(self) -> BlockPattern:
@@ -178,3 +196,9 @@ class Device:
     def basis(self) -> OrbitalBasis:
         """Orbitals of each species."""
         return self.pattern.basis
+
+
+def contact_blocks(pattern: BlockPattern) -> NDArray[np.bool_]:
+    """(n_blocks,) mask of the blocks within and between the contacts."""
+    contact = pattern.structure.in_region(Region.LEFT_CONTACT, Region.RIGHT_CONTACT)
+    return np.asarray(contact[pattern.pair].all(axis=1))

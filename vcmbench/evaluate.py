@@ -16,12 +16,11 @@ from pydantic import BaseModel, TypeAdapter
 
 from vcmbench import plots
 from vcmbench.blocks import BlockMatrix
-from vcmbench.device import Device, TransportReference
+from vcmbench.device import Device, TransportReference, contact_blocks
 from vcmbench.errors import VcmbenchError
 from vcmbench.kpoints import monkhorst_pack
 from vcmbench.models import LoadedModel, load_model
 from vcmbench.models.loader import known_baselines
-from vcmbench.reference import between_contacts
 from vcmbench.release import DEFAULT_SPLIT, Release, find_release
 from vcmbench.resources import cache_folder
 from vcmbench.scores import hamiltonian, physicality, spectrum, throughput
@@ -271,7 +270,7 @@ class _Evaluator:
         if reference is None:
             return Unavailable(reason="the dataset has no contacts and no reference transmission")
         chosen = slice(None, None, self.stride)
-        dft_contacts = matrix.replaced(device.hamiltonian, between_contacts(device))
+        dft_contacts = matrix.replaced(device.hamiltonian, contact_blocks(device.pattern))
         headline = self._sweep(f"T(E) {device.id}", device, dft_contacts, key)
         everything = self._sweep(f"T(E) all predicted {device.id}", device, matrix, key)
         plots.plot_transmission(

@@ -14,24 +14,23 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from vcmbench.build.builder import BuiltDevice, build_device
 from vcmbench.build.extxyz import read_extxyz
 from vcmbench.build.metal import tin_cell
-from vcmbench.build.quality import Quality
 from vcmbench.dft.cp2k_input import RESTART_NAME, Cp2kSettings, placed_in_cell
 from vcmbench.dft.launcher import Launcher
 from vcmbench.dft.memory import estimate_bytes, require_memory
 from vcmbench.dft.restart_file import adapt_restart, is_complete
 from vcmbench.dft.run import LADDER, STRUCTURE, RunRecord, run_scf
+from vcmbench.documents import read_json, write_json
 from vcmbench.errors import VcmbenchError, bad_input
 from vcmbench.importers import ImportedRun, import_cp2k
 from vcmbench.importers.molopt import molopt_shells
+from vcmbench.production_record import RECORDS, ProductionRecord
 from vcmbench.recipe import DeviceJob, Recipe
 from vcmbench.reference import Operators, with_reference
 from vcmbench.resources import cache_folder
-from vcmbench.store.content import atomic_file
 from vcmbench.store.device import content_digest, read_device, write_device
 from vcmbench.structure import FloatArray, IntArray, Structure
 
@@ -41,29 +40,6 @@ VACATED: Final = 0.5
 """Amplitude that stays on a site whose oxygen leaves: two of eight electrons."""
 
 Progress = Callable[[str], None]
-
-
-class ProductionRecord(BaseModel):
-    """``records/<id>.json``: how a device or lead came about."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: str
-    job: DeviceJob | None
-    """What was asked for; None for the lead."""
-    settings: Cp2kSettings
-    run: RunRecord
-    n_sites: int
-    n_orbitals: int
-    rejected_oxides: tuple[str, ...] = ()
-    quality: Quality | None = None
-    md_code: str | None = None
-    checks: dict[str, float | str]
-    """What the import measured, by check."""
-    import_seconds: float
-    transmission_seconds: float | None = None
-    content_digest: str
-    store_bytes: int
 
 
 @dataclass(frozen=True)
@@ -87,7 +63,7 @@ class Site:
 
     def record_path(self, name: str) -> Path:
         """Record of a device or lead."""
-        return self.output / "records" / f"{name}.json"
+        return self.output / RECORDS / f"{name}.json"
 
     def store_path(self, kind: str, name: str) -> Path:
         """Store of a device (``"devices"``) or lead (``"leads"``)."""
@@ -104,7 +80,7 @@ class Site:
         path = self.record_path(name)
         if not path.exists() or not self.store_path(kind, name).exists():
             return None
-        record = ProductionRecord.model_validate_json(path.read_bytes())
+        record = read_json(ProductionRecord, path)
         for field, expected in (("job", job), ("settings", self.recipe.dft)):
             if (found := getattr(record, field)) != expected:
                 raise bad_input(path, field, found=found, expected=f"{expected} as in the recipe")
@@ -232,8 +208,7 @@ def _store(
         content_digest=digest,
         store_bytes=path.stat().st_size,
     )
-    with atomic_file(site.record_path(device.id)) as temporary:
-        temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_json(site.record_path(device.id), record)
     return record
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vcmbench.build.spec import DeviceSpec
 from vcmbench.dft.cp2k_input import Cp2kSettings
+from vcmbench.documents import read_yaml
 from vcmbench.errors import VcmbenchError
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -82,13 +82,7 @@ class Recipe(BaseModel):
             If it cannot be read or a field is wrong; every problem is named.
         """
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise VcmbenchError(f"{path}: cannot be read ({error.strerror})") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise VcmbenchError(f"{path}: no valid YAML ({error})") from error
-        try:
-            return cls.model_validate(data)
+            return cls.model_validate(read_yaml(path))
         except ValidationError as error:
             problems = (
                 ": ".join(filter(None, [str(path), ".".join(map(str, p["loc"])), p["msg"]]))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcmbench.basis import Species
-from vcmbench.errors import VcmbenchError
+from vcmbench.errors import VcmbenchError, bad_input
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -164,3 +164,33 @@ class Structure:
     def transformed(self, rotation: FloatArray) -> Structure:
         """Return the structure with positions and cell transformed by ``x -> rotation @ x``."""
         return replace(self, positions=self.positions @ rotation.T, cell=self.cell @ rotation.T)
+
+
+def transport_period(structure: Structure, source: str) -> float:
+    """Length of the cell along the transport axis x.
+
+    Parameters
+    ----------
+    structure : Structure
+        A device.
+    source : str
+        Its name, for errors.
+
+    Returns
+    -------
+    float
+        Å.
+
+    Raises
+    ------
+    VcmbenchError
+        If x is not periodic or the other lattice vectors are not across it.
+    """
+    if not structure.pbc[0] or np.abs(structure.cell[1:, 0]).max() > 1e-9:
+        raise bad_input(
+            source,
+            "cell",
+            found=structure.cell.round(4).tolist(),
+            expected="periodic along x, the other lattice vectors across x",
+        )
+    return float(structure.cell[0, 0])

@@ -10,8 +10,11 @@ from vcmbench.cli.build import build_structure
 from vcmbench.cli.data import app as data_app
 from vcmbench.cli.evaluate import evaluate, schema
 from vcmbench.cli.fit import fit
+from vcmbench.cli.hub import download, publish
 from vcmbench.cli.import_ import app as import_app
 from vcmbench.cli.recipe import build
+from vcmbench.cli.release import hide, join, release
+from vcmbench.cli.splits import splits
 from vcmbench.errors import VcmbenchError
 
 app = typer.Typer(
@@ -25,6 +28,12 @@ app.command("evaluate")(evaluate)
 app.command("fit")(fit)
 data_app.command("build-structure")(build_structure)
 data_app.command("build")(build)
+data_app.command("download")(download)
+data_app.command("publish")(publish)
+data_app.command("splits")(splits)
+data_app.command("release")(release)
+data_app.command("hide")(hide)
+data_app.command("join")(join)
 data_app.add_typer(import_app, name="import")
 app.add_typer(data_app, name="data")
 app.command("schema")(schema)

@@ -9,9 +9,13 @@ import typer
 
 if TYPE_CHECKING:
     from vcmbench.device import Device
+    from vcmbench.hub.registry import Source
     from vcmbench.release import Release
+    from vcmbench.release.index import IndexRow
 
-app = typer.Typer(help="List, describe, verify and import data.", no_args_is_help=True)
+app = typer.Typer(
+    help="Make, list, describe, verify, import, download and publish data.", no_args_is_help=True
+)
 
 Target = Annotated[
     str, typer.Argument(help="A dataset's name, a release folder or one device store.")
@@ -21,138 +25,167 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def list_datasets(json: Json = False) -> None:
-    """List the datasets that travel with this installation."""
+    """List the datasets that travel with this installation, are downloaded, or on the Hub."""
     from vcmbench.cli.output import print_json, print_table
+    from vcmbench.hub.download import downloaded_releases
+    from vcmbench.hub.registry import published_sources
     from vcmbench.release import Release, known_releases
 
-    rows = []
-    for folder in known_releases().values():
-        manifest = Release.open(folder).manifest
-        rows.append(
-            {
-                "name": manifest.name,
-                "version": manifest.version,
-                "devices": len(manifest.devices),
-                "size_bytes": sum(entry.size for entry in manifest.files.values()),
-                "folder": str(folder),
-            }
-        )
+    rows = [
+        {**_summary(Release.open(folder)), "hub": None}
+        for folder in (*known_releases().values(), *downloaded_releases().values())
+    ]
+    here = {(row["name"], row["version"]) for row in rows}
+    rows += [
+        _on_the_hub(source)
+        for source in published_sources()
+        if (source.name, source.version) not in here
+    ]
     if json:
         print_json(rows)
     else:
-        print_table("Datasets", rows)
+        shown = ("name", "version", "devices", "parts", "size_bytes")
+        print_table(
+            "Datasets",
+            [
+                {**{name: row[name] for name in shown}, "where": row["folder"] or row["hub"]}
+                for row in rows
+            ],
+        )
 
 
 @app.command("info")
 def info(target: Target, json: Json = False) -> None:
-    """Describe a dataset or one device store."""
-    from vcmbench.cli.output import print_json, print_table
+    """Describe a dataset, with a row per device, or one device store with all its facts."""
+    from vcmbench.cli.output import print_json, print_table, spinner
+    from vcmbench.release.index import index_rows
 
-    rows = [describe(device) for device in _devices(target)]
-    if json:
-        print_json(rows if len(rows) > 1 else rows[0])
+    if _is_store(target):
+        facts = describe(_read(target))
+        if json:
+            print_json(facts)
+        else:
+            print_table(str(facts["id"]), [{"": k, "value": v} for k, v in facts.items()])
         return
-    for row in rows:
-        print_table(str(row["id"]), [{"": k, "value": v} for k, v in row.items()])
+    release = _release(target)
+    with spinner("reading"):
+        rows = index_rows(release)
+    summary = {
+        **_summary(release),
+        "digest": release.manifest.digest,
+        "not_downloaded": sorted(release.left_out),
+    }
+    if json:
+        print_json({**summary, "devices": [row.model_dump(mode="json") for row in rows]})
+        return
+    print_table(release.label, [{"": k, "value": v} for k, v in summary.items()])
+    print_table("Devices", [_device_row(row) for row in rows])
 
 
 @app.command("verify")
-def verify(target: Target) -> None:
+def verify(target: Target, json: Json = False) -> None:
     """Check every byte of a dataset, or one store, and name each problem."""
-    from vcmbench.cli.output import console, spinner
+    from vcmbench.cli.output import console, print_json, spinner
     from vcmbench.errors import VcmbenchError
     from vcmbench.release import verify_release
-    from vcmbench.store.device import read_device
 
     if _is_store(target):
-        read_device(Path(target))
+        _read(target)
         console.print(f"{target}: readable, complete and consistent (no manifest to compare with)")
         return
     release = _release(target)
     with spinner("verifying") as update:
         problems = verify_release(release, update)
+    n_files = len(release.manifest.files) - len(release.left_out)
+    if json:
+        print_json({"release": release.label, "files": n_files, "problems": problems})
     if problems:
         raise VcmbenchError("\n".join(problems))
-    n_files = len(release.manifest.files)
-    console.print(f"{release.label}: {n_files} files as released ({release.folder})")
+    if not json:
+        console.print(f"{release.label}: {n_files} files as released ({release.folder})")
 
 
-@app.command("release")
-def release(
-    folder: Annotated[Path, typer.Argument(help="Folder with devices/ and leads/.")],
-    name: Annotated[str, typer.Option(help="Name of the dataset.")],
-    version: Annotated[str, typer.Option(help="Version; never changed once published.")],
-    card: Annotated[Path, typer.Option(help="Dataset card, copied to README.md.")],
-    part: Annotated[
-        list[str], typer.Option(help="Part of the device split, e.g. train=first,second.")
-    ],
-    license_id: Annotated[str, typer.Option("--license", help="SPDX id.")] = "CC-BY-4.0",
+@app.command("compare")
+def compare(
+    reference: Annotated[Path, typer.Argument(help="Store of the first run.")],
+    variant: Annotated[Path, typer.Argument(help="Store of the other run of the same device.")],
+    swap_yz: Annotated[bool, typer.Option(help="The other run has y and z exchanged.")] = False,
+    json: Json = False,
 ) -> None:
-    """Make a release of the stores in a folder: card, split and manifest.
+    """Compare H and T(E) of two DFT runs of one device: the noise of the labels.
 
-    Examples
-    --------
-    vcmbench data release releases/vcm-demo --name vcm-demo --version 1.0.0
-    --card data_cards/vcm-demo.md --part train=device-a --part test=device-b
+    The other run may have other settings, a rigid shift, or y and z exchanged.
     """
-    from vcmbench.cli.output import console
-    from vcmbench.errors import bad_input
-    from vcmbench.release import make_release
+    from vcmbench.cli.output import print_json, print_table
+    from vcmbench.label_noise import SWAP_YZ, label_noise
+    from vcmbench.store.device import read_device
 
-    parts: dict[str, tuple[str, ...]] = {}
-    for text in part:
-        key, separator, ids = text.partition("=")
-        if not separator:
-            raise bad_input("--part", "value", found=text, expected="NAME=ID,ID")
-        parts[key] = tuple(ids.split(","))
-    made = make_release(
-        folder, name=name, version=version, license_id=license_id, card=card, parts=parts
-    )
-    console.print(f"{made.label}: {len(made.manifest.devices)} devices ({folder})")
+    noise = label_noise(
+        read_device(reference), read_device(variant), SWAP_YZ if swap_yz else None
+    ).model_dump()
+    if json:
+        print_json(noise)
+    else:
+        print_table("Difference", [noise])
 
 
 def describe(device: Device) -> dict[str, object]:
-    """Facts about a device that a user asks first."""
-    import numpy as np
-
+    """Facts about one device, and the sites of each region."""
+    from vcmbench.facts import device_facts
     from vcmbench.structure import Region
 
-    structure, pattern = device.structure, device.pattern
-    labels, counts = np.unique(
-        [structure.species_list[s].label for s in structure.species_index], return_counts=True
-    )
-    regions = {r.label: int((structure.region == r).sum()) for r in Region}
-    provenance = device.provenance
+    regions = {r.label: int((device.structure.region == r).sum()) for r in Region}
     return {
-        "id": device.id,
-        "kind": device.kind,
-        "gauge": device.gauge,
-        "sites": structure.n_sites,
-        "species": dict(zip(labels.tolist(), counts.tolist(), strict=True)),
+        **device_facts(device).model_dump(mode="json"),
         "regions": {name: n for name, n in regions.items() if n},
-        "cell_ang": np.linalg.norm(structure.cell, axis=1).round(4).tolist(),
-        "basis": device.basis.name,
-        "orbitals": pattern.n_orbitals,
-        "blocks": pattern.n_blocks,
-        "entries": pattern.n_entries,
-        "support_ang": round(float(pattern.distance.max()), 3),
-        "code": f"{provenance.code} {provenance.code_version or ''}".strip(),
-        "functional": provenance.functional,
-        "fermi_energy_ev": provenance.fermi_energy_ev,
-        "scf_steps": provenance.scf_steps,
-        "scf_residual": provenance.scf_residual,
-        "lead": device.transport.lead if device.transport else None,
-        "energies": len(device.transport.energies_ev) if device.transport else 0,
     }
 
 
-def _devices(target: str) -> list[Device]:
+def _summary(release: Release) -> dict[str, object]:
+    manifest = release.manifest
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "devices": len(manifest.devices),
+        "withheld": sum(entry.complete_digest is not None for entry in manifest.devices.values()),
+        "parts": {part: len(ids) for part, ids in release.device_parts.parts.items()},
+        "splits": release.split_names,
+        "size_bytes": sum(entry.size for entry in manifest.files.values()),
+        "folder": str(release.folder),
+    }
+
+
+def _on_the_hub(source: Source) -> dict[str, object]:
+    return {
+        "name": source.name,
+        "version": source.version,
+        "devices": None,
+        "withheld": None,
+        "parts": None,
+        "splits": None,
+        "size_bytes": None,
+        "folder": None,
+        "hub": source.repo,
+    }
+
+
+def _device_row(row: IndexRow) -> dict[str, object]:
+    return {
+        "id": row.id,
+        "part": row.part,
+        "sites": row.n_sites,
+        "vacancies": row.n_vacancies,
+        "oxide (Å)": row.oxide_thickness_ang,
+        "entries": row.n_entries,
+        "MB": round(row.store_bytes / 1e6, 2),
+        "H": "withheld" if row.withheld else "stored",
+    }
+
+
+def _read(target: str) -> Device:
     from vcmbench.store.device import read_device
 
-    if _is_store(target):
-        return [read_device(Path(target))]
-    release = _release(target)
-    return [release.device(name) for name in release.manifest.devices]
+    return read_device(Path(target))
 
 
 def _release(target: str) -> Release:

@@ -32,6 +32,7 @@ from vcmbench.dft.cp2k_input import (
 )
 from vcmbench.dft.launcher import Launcher
 from vcmbench.dft.restart_file import is_complete
+from vcmbench.documents import read_json, write_json
 from vcmbench.errors import VcmbenchError
 from vcmbench.store.content import atomic_file
 from vcmbench.structure import Structure
@@ -75,7 +76,7 @@ class Attempt(BaseModel):
     """``"atomic"``, ``"saved"`` (this run's own density) or where the density came from."""
     steps: int
     """SCF steps."""
-    residual: float | None
+    residual: float | None = None
     """Convergence measure of the last step."""
     seconds: float
     outcome: Literal["converged", "not converged", "given up", "interrupted", "failed"]
@@ -193,7 +194,7 @@ def _attempt(
     attempt = Attempt(
         mixing=mixing, start=start, steps=0, residual=None, seconds=0.0, outcome="interrupted"
     )
-    _write_record(folder, record.model_copy(update={"attempts": (*record.attempts, attempt)}))
+    write_json(folder / RECORD, record.model_copy(update={"attempts": (*record.attempts, attempt)}))
     begin = time.monotonic()
     outcome: Literal["converged", "not converged", "given up", "interrupted", "failed"]
     outcome = "interrupted"
@@ -208,7 +209,7 @@ def _attempt(
                 "peak_memory_mib": _peak_memory(folder / LOG) or record.peak_memory_mib,
             }
         )
-        _write_record(folder, record)
+        write_json(folder / RECORD, record)
     return record
 
 
@@ -316,9 +317,9 @@ def _record(folder: Path, structure: Structure, settings: Cp2kSettings) -> RunRe
     if not path.exists():
         with atomic_file(folder / STRUCTURE) as temporary:
             temporary.write_bytes(content)
-        _write_record(folder, begun)
+        write_json(path, begun)
         return begun
-    record = RunRecord.model_validate_json(path.read_bytes())
+    record = read_json(RunRecord, path)
     for name in ("structure_sha256", "settings"):
         if (found := getattr(record, name)) != (expected := getattr(begun, name)):
             raise VcmbenchError(
@@ -338,11 +339,6 @@ def _logged_seconds(folder: Path) -> float:
     if not (folder / LOG).exists():
         return 0.0
     return max(0.0, (folder / LOG).stat().st_mtime - (folder / INPUT).stat().st_mtime)
-
-
-def _write_record(folder: Path, record: RunRecord) -> None:
-    with atomic_file(folder / RECORD) as temporary:
-        temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
