@@ -15,6 +15,7 @@ from vcmbench import cluster
 from vcmbench.cli import app
 from vcmbench.cluster import Outcome, build
 from vcmbench.errors import VcmbenchError
+from vcmbench.machine import allowed_threads, available_cpus
 from vcmbench.production import Site
 from vcmbench.production_record import ProductionRecord
 from vcmbench.recipe import Recipe
@@ -216,3 +217,9 @@ def test_mistakes_end_with_exit_code_2(recipe_path, tmp_path, text, options, mes
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_workers_of_this_machine_use_all_its_cores():
+    """Dask's default of one thread a worker would leave the others idle during T(E)."""
+    with cluster.local_cluster(1) as client:
+        assert client.submit(allowed_threads).result() == available_cpus()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from vcmbench.errors import VcmbenchError
+from vcmbench.machine import available_cpus
 from vcmbench.production import (
     Site,
     delete_densities,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from vcmbench.recipe import DeviceJob
 
+_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 TOPIC: Final = "vcmbench-build"
 """Dask topic of the progress messages."""
 
@@ -50,10 +52,18 @@ class Outcome:
 def local_cluster(n_workers: int) -> Iterator[Client]:
     """Client of a cluster of single-threaded processes on this machine."""
     distributed = _distributed()
-    cluster = distributed.LocalCluster(
-        n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None
-    )
-    with cluster, distributed.Client(cluster) as client:
+    import dask
+
+    # Dask's workers get one BLAS thread for each of their tasks; ours is alone on its cores.
+    threads = max(1, available_cpus() // n_workers)
+    environment = dict.fromkeys(_THREAD_VARIABLES, threads)
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        distributed.LocalCluster(
+            n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
         yield client
 
 
