@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,35 @@ def test_lead_is_stored_verified_and_recorded_once(site, runs):
     shutil.rmtree(site.work)
     assert produce_lead(site).content_digest == record.content_digest
     assert len(runs) == 2
+
+
+def repeated(lead_run, monkeypatch, change_ev: float) -> None:
+    """Have the import find a run whose H differs by so much from the one that was stored."""
+    h = lead_run.device.hamiltonian
+    device = replace(lead_run.device, hamiltonian=h.with_values(h.values + change_ev))
+    again = replace(lead_run, device=device)
+    monkeypatch.setattr(production, "import_cp2k", lambda _folder, **_options: again)
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_repeated_lead_leaves_the_store_alone_and_T_with_it(site, lead_run, monkeypatch):
+    digest = produce_lead(site).content_digest
+    lead, _raw = production._lead(site)
+    assert lead is lead_run.device
+    repeated(lead_run, monkeypatch, 1e-5)
+    shutil.rmtree(site.work)
+    assert produce_lead(site).content_digest == digest
+    lead, raw = production._lead(site)
+    assert content_digest(lead) == digest
+    assert raw.hamiltonian is lead_run.raw_hamiltonian
+
+
+@pytest.mark.usefixtures("runs")
+def test_another_lead_is_refused(site, lead_run, monkeypatch):
+    produce_lead(site)
+    repeated(lead_run, monkeypatch, 1e-3)
+    with pytest.raises(VcmbenchError, match="another lead"):
+        production._lead(site)
 
 
 @pytest.mark.usefixtures("runs")
