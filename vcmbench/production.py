@@ -15,14 +15,18 @@ from typing import Final
 
 import numpy as np
 
+from vcmbench.basis import OrbitalBasis
+from vcmbench.blocks import BlockPattern
 from vcmbench.build.builder import BuiltDevice, build_device
 from vcmbench.build.extxyz import read_extxyz
 from vcmbench.build.metal import tin_cell
-from vcmbench.device import Device
-from vcmbench.dft.cp2k_input import RESTART_NAME, Cp2kSettings, placed_in_cell
+from vcmbench.device import SUPPORT_ANG, Device
+from vcmbench.dft.cp2k_input import RESTART_NAME, VALENCE, Cp2kSettings, placed_in_cell
+from vcmbench.dft.density import vacated
 from vcmbench.dft.launcher import Launcher
 from vcmbench.dft.memory import estimate_bytes, require_memory
-from vcmbench.dft.restart_file import adapt_restart, is_complete
+from vcmbench.dft.overlap import overlap
+from vcmbench.dft.restart_file import is_complete, read_restart, write_restart
 from vcmbench.dft.run import LADDER, STRUCTURE, RunRecord, run_scf
 from vcmbench.documents import read_json, write_json
 from vcmbench.errors import VcmbenchError, bad_input
@@ -34,12 +38,10 @@ from vcmbench.recipe import DeviceJob, Recipe
 from vcmbench.reference import Operators, with_reference
 from vcmbench.resources import cache_folder
 from vcmbench.store.device import content_digest, read_device, write_device
-from vcmbench.structure import FloatArray, IntArray, Structure
+from vcmbench.structure import Structure
 
 START_NAME: Final = "start-RESTART.kp"
 """A sibling's density, adapted."""
-VACATED: Final = 0.5
-"""Amplitude that stays on a site whose oxygen leaves: two of eight electrons."""
 
 LEAD_NOISE_MEV: Final = 0.1
 """Largest difference of two runs of the lead: ten times what the SCF threshold leaves."""
@@ -249,34 +251,36 @@ def _store(
 def _sibling_density(
     source: Path, folder: Path, structure: Structure, basis_set: str
 ) -> Path | None:
-    """Density of a sibling, with the oxygens taken out that this device lacks."""
+    """Density of a sibling without the oxygens that this device lacks.
+
+    None where there is none, or where an oxygen would have to be put back.
+    """
     if not is_complete(source / RESTART_NAME):
+        return None
+    sibling = read_extxyz(source / STRUCTURE)
+    if (sibling.is_ghost & ~structure.is_ghost).any():
         return None
     target = folder / START_NAME
     if not target.exists():
-        factors = vacancy_factors(read_extxyz(source / STRUCTURE), structure)
-        per_orbital = np.repeat(factors, _site_orbitals(structure, basis_set))
-        adapt_restart(source / RESTART_NAME, target, per_orbital)
+        pattern = BlockPattern.from_structure(sibling, _basis(sibling, basis_set), SUPPORT_ANG)
+        density = read_restart(source / RESTART_NAME, pattern)
+        leaving = np.flatnonzero(structure.is_ghost & ~sibling.is_ghost)
+        start = vacated(density, overlap(pattern), leaving, VALENCE["O"])
+        write_restart(target, start)
     return target
 
 
-def vacancy_factors(sibling: Structure, structure: Structure) -> FloatArray:
-    """(n_sites,) amplitude by which each site's density changes between siblings."""
-    change = structure.is_ghost.astype(int) - sibling.is_ghost.astype(int)
-    return np.select([change > 0, change < 0], [VACATED, 1 / VACATED], 1.0)
-
-
-def _site_orbitals(structure: Structure, basis_set: str) -> IntArray:
-    per_species = [
-        sum(2 * l + 1 for l in molopt_shells(basis_set, species.number))
-        for species in structure.species_list
-    ]
-    return np.array(per_species)[structure.species_index]
+def _basis(structure: Structure, basis_set: str) -> OrbitalBasis:
+    species = structure.species_list
+    return OrbitalBasis(basis_set, {s: molopt_shells(basis_set, s.number) for s in species})
 
 
 def _require_memory(name: str, structure: Structure, settings: Cp2kSettings, ranks: int) -> None:
     settings = settings.model_copy(update={"mixing": LADDER[0]})
-    n_orbitals = int(_site_orbitals(structure, settings.basis_set).sum())
+    basis = _basis(structure, settings.basis_set)
+    n_orbitals = sum(
+        basis.n_orbitals(structure.species_list[index]) for index in structure.species_index
+    )
     require_memory(estimate_bytes(structure, settings, n_orbitals, ranks), name)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
@@ -79,6 +80,63 @@ def density_matrix(
         phase = np.exp(-2j * np.pi * (pattern.shift @ kpoint))
         values += weight * (dense[rows, columns] * np.repeat(phase, sizes)).real
     return BlockMatrix(pattern, values)
+
+
+def vacated(
+    density: BlockMatrix, overlap: BlockMatrix, sites: NDArray[np.integer], n_electrons: int
+) -> BlockMatrix:
+    """Take electrons off sites: the density of a device from that of one with more oxygen.
+
+    The orbitals of each site are scaled so that just `n_electrons` leave it. In a long narrow
+    cell nothing less will do: a tenth of an electron too many, spread over the cross-section, is a
+    field of tenths of a volt per Å through the whole device, and the SCF runs away.
+
+    Parameters
+    ----------
+    density, overlap : BlockMatrix
+        P and S on one pattern.
+    sites : (n,) int
+        Sites that become ghosts.
+    n_electrons : int
+        Valence electrons of the atom that leaves each.
+
+    Returns
+    -------
+    BlockMatrix
+        P with n·`n_electrons` electrons fewer.
+
+    Raises
+    ------
+    VcmbenchError
+        If a site holds fewer.
+    """
+    pattern = density.pattern
+    i, j = pattern.pair.T
+    sizes = np.diff(pattern.offset)
+    values = density.values.copy()
+    for site in sites:
+        own = pattern.is_onsite & (i == site)
+        both = (i == site) & (j == site) & ~own
+        one = ((i == site) | (j == site)) & ~own & ~both
+        shared = pattern.weight * np.add.reduceat(values * overlap.values, pattern.offset[:-1])
+        # With amplitude a the electrons of the site's blocks are a² squared + a linear.
+        squared, linear = shared[own | both].sum(), shared[one].sum()
+        wanted = squared + linear - n_electrons
+        if wanted < 0:
+            raise VcmbenchError(
+                f"density: site {site}: found {squared + linear:.2f} electrons, "
+                f"expected at least the {n_electrons} that leave"
+            )
+        amplitude = (np.sqrt(linear**2 + 4 * squared * wanted) - linear) / (2 * squared)
+        factor = np.where(one, amplitude, np.where(own | both, amplitude**2, 1.0))
+        values *= np.repeat(factor, sizes)
+    return BlockMatrix(pattern, values)
+
+
+def electrons(density: BlockMatrix, overlap: BlockMatrix) -> float:
+    """Count the electrons of a density, Σ_R tr P(R) S(R)ᵀ over both directions of every block."""
+    weight = np.repeat(density.pattern.weight, np.diff(density.pattern.offset))
+    return float((weight * density.values * overlap.align(density.pattern).values).sum())
 
 
 def _occupations(
