@@ -10,7 +10,7 @@ import scipy.linalg
 from scipy.optimize import bisect
 from threadpoolctl import threadpool_limits
 
-from vcmbench.dft.density import density_matrix
+from vcmbench.dft.density import density_matrix, electrons, vacated
 from vcmbench.errors import VcmbenchError
 from vcmbench.units import BOLTZMANN_EV_PER_K
 
@@ -158,3 +158,34 @@ def test_more_electrons_than_the_basis_holds(lead):
             kpoint_mesh=(1, 1, 1),
             temperature_k=TEMPERATURE_K,
         )
+
+
+# Electrons that leave
+
+
+def test_exactly_the_electrons_of_the_sites_leave(lead, density):
+    overlap = lead.overlap
+    before = electrons(density, overlap)
+    assert before == pytest.approx(ELECTRONS, abs=1e-6)
+    after = vacated(density, overlap, np.array([1, 2]), 3)
+    assert before - electrons(after, overlap) == pytest.approx(6, abs=1e-9)
+
+
+def test_they_leave_the_site_and_its_bonds_alone(lead, density):
+    site = 1
+    after = vacated(density, lead.overlap, np.array([site]), 3)
+    pattern = density.pattern
+    touched = pattern.entry_mask((pattern.pair == site).any(axis=1))
+    np.testing.assert_array_equal(after.values[~touched], density.values[~touched])
+    onsite = pattern.entry_mask(pattern.is_onsite & (pattern.pair[:, 0] == site))
+    ratio = after.values[onsite] / density.values[onsite]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-12)
+    bonds = pattern.entry_mask((pattern.pair == site).sum(axis=1) == 1)
+    np.testing.assert_allclose(
+        after.values[bonds], np.sqrt(ratio[0]) * density.values[bonds], rtol=1e-12
+    )
+
+
+def test_more_electrons_than_a_site_has_cannot_leave(lead, density):
+    with pytest.raises(VcmbenchError, match=r"site 1: found .* expected at least the 30"):
+        vacated(density, lead.overlap, np.array([1]), 30)

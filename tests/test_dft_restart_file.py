@@ -10,7 +10,7 @@ from scipy.io import FortranFile
 
 from vcmbench.basis import OrbitalBasis, Species
 from vcmbench.blocks import BlockMatrix, BlockPattern
-from vcmbench.dft.restart_file import adapt_restart, is_complete, write_restart
+from vcmbench.dft.restart_file import is_complete, read_restart, write_restart
 from vcmbench.errors import VcmbenchError
 from vcmbench.structure import Structure
 
@@ -126,44 +126,44 @@ def test_images_repeat_pairs_across_the_diagonal_and_own_images_in_both_cells(pa
             np.testing.assert_array_equal(image[own], opposite.T[own])
 
 
-def test_adapted_file_is_scaled_exactly(path, tmp_path):
-    factor = np.random.default_rng(1).choice([0.5, 1.0, 2.0], N_ORBITALS)
-    adapt_restart(path, tmp_path / "adapted.kp", factor)
-    (header, images), (scaled_header, scaled) = read(path), read(tmp_path / "adapted.kp")
-    for found, expected in zip(scaled_header, header, strict=True):
-        np.testing.assert_array_equal(found, expected)
-    assert scaled.keys() == images.keys()
-    for cell, image in images.items():
-        np.testing.assert_array_equal(scaled[cell], factor[:, None] * image * factor)
-    adapt_restart(path, tmp_path / "same.kp", np.ones(N_ORBITALS))
-    assert (tmp_path / "same.kp").read_bytes() == path.read_bytes()
+def test_reading_is_the_inverse_of_writing(path, density):
+    np.testing.assert_array_equal(read_restart(path, density.pattern).values, density.values)
+    near = density.truncate(4.0)
+    np.testing.assert_array_equal(read_restart(path, near.pattern).values, near.values)
+
+
+def test_blocks_that_a_file_lacks_are_zero(tmp_path, density):
+    near = density.truncate(4.0)
+    write_restart(tmp_path / "near.kp", near)
+    found = read_restart(tmp_path / "near.kp", density.pattern)
+    np.testing.assert_array_equal(found.values, near.align(density.pattern).values)
 
 
 @pytest.mark.parametrize("kept", [0, 3, 100, 0.5, 0.9, -4, -1])
-def test_truncated_file_is_refused(path, tmp_path, kept):
+def test_truncated_file_is_refused(path, density, tmp_path, kept):
     whole = path.read_bytes()
     assert is_complete(path)
     cut = tmp_path / "cut.kp"
     cut.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
     assert not is_complete(cut)
     with pytest.raises(VcmbenchError, match=r"cut\.kp: .*cut short"):
-        adapt_restart(cut, tmp_path / "target.kp", np.ones(N_ORBITALS))
-    assert [p.name for p in tmp_path.iterdir()] == ["cut.kp"]
+        read_restart(cut, density.pattern)
 
 
 @pytest.mark.parametrize(
     "content", [b"\x89PNG\r\n\x1a\n" + bytes(100), b"&GLOBAL\n" * 50, b"\xff" * 200, bytes(400)]
 )
-def test_foreign_file_is_refused(tmp_path, content):
+def test_foreign_file_is_refused(tmp_path, density, content):
     source = tmp_path / "foreign.kp"
     source.write_bytes(content)
     assert not is_complete(source)
     with pytest.raises(VcmbenchError, match=r"foreign\.kp: no restart file"):
-        adapt_restart(source, tmp_path / "target.kp", np.ones(N_ORBITALS))
-    assert [p.name for p in tmp_path.iterdir()] == ["foreign.kp"]
+        read_restart(source, density.pattern)
 
 
-def test_file_of_another_size_is_refused(path, tmp_path):
-    with pytest.raises(VcmbenchError, match=rf"orbitals: found {N_ORBITALS}, expected 12"):
-        adapt_restart(path, tmp_path / "target.kp", np.ones(12))
-    assert not list(tmp_path.iterdir())
+def test_file_of_another_size_is_refused(path, density):
+    structure = density.pattern.structure.permuted(np.arange(density.pattern.structure.n_sites - 1))
+    other = BlockPattern.from_structure(structure, density.pattern.basis, 4.0)
+    expected = rf"orbitals: found {N_ORBITALS}, expected {other.n_orbitals}"
+    with pytest.raises(VcmbenchError, match=expected):
+        read_restart(path, other)

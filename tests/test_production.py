@@ -11,10 +11,14 @@ import pytest
 from importer_runs import unpacked
 
 from vcmbench import production
+from vcmbench.basis import OrbitalBasis, Species
+from vcmbench.blocks import BlockMatrix, BlockPattern
+from vcmbench.build.extxyz import write_extxyz
 from vcmbench.build.spec import DeviceSpec
 from vcmbench.dft.cp2k_input import RESTART_NAME, Cp2kSettings
 from vcmbench.dft.launcher import Launcher
-from vcmbench.dft.run import LADDER, Attempt, RunRecord
+from vcmbench.dft.restart_file import write_restart
+from vcmbench.dft.run import LADDER, STRUCTURE, Attempt, RunRecord
 from vcmbench.errors import VcmbenchError
 from vcmbench.importers import ImportedRun, import_cp2k
 from vcmbench.production import (
@@ -22,7 +26,6 @@ from vcmbench.production import (
     delete_densities,
     produce_device,
     produce_lead,
-    vacancy_factors,
 )
 from vcmbench.production_record import ProductionRecord
 from vcmbench.recipe import DeviceJob, Recipe
@@ -190,13 +193,6 @@ def sites(*ghosts: bool) -> Structure:
     return Structure.create([8] * len(ghosts), positions, 20 * np.eye(3), is_ghost=ghosts)
 
 
-def test_vacancy_factors():
-    sibling, structure = sites(False, False, True, True), sites(False, True, False, True)
-    assert vacancy_factors(sibling, structure).tolist() == [1.0, 0.5, 2.0, 1.0]
-    there = vacancy_factors(sibling, structure) * vacancy_factors(structure, sibling)
-    assert there.tolist() == [1.0] * 4
-
-
 def test_sibling_without_a_whole_density_is_no_start(site):
     folder = site.work / "s1-v0"
     folder.mkdir(parents=True)
@@ -208,6 +204,18 @@ def test_sibling_without_a_whole_density_is_no_start(site):
     assert density() is None
     (folder / RESTART_NAME).write_bytes(b"\4\0\0\0half")
     assert density() is None
+
+
+def test_an_oxygen_that_would_have_to_come_back_is_no_start(site):
+    folder = site.work / "s1-v0"
+    density = BlockMatrix.zeros(
+        BlockPattern.from_structure(sites(True), OrbitalBasis("b", {Species(8, True): (0, 1)}), 1.0)
+    )
+    write_restart(folder / RESTART_NAME, density)
+    write_extxyz(folder / STRUCTURE, sites(True))
+    basis_set = site.recipe.dft.basis_set
+    start = production._sibling_density(folder, site.work / "s1-v1", sites(False), basis_set)
+    assert start is None
 
 
 def test_densities_are_deleted_and_nothing_else(site):
