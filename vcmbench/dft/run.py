@@ -158,8 +158,8 @@ def run_scf(
             if rung == len(LADDER):
                 raise VcmbenchError(
                     f"{folder}: SCF: found no convergence to {settings.eps_scf:g} with any of "
-                    f"{len(LADDER)} mixings ({record.steps} steps), expected one; see {LOG}, and remove "
-                    "the folder to start afresh"
+                    f"{len(LADDER)} mixings ({record.steps} steps), expected one; see {LOG}, "
+                    "and remove the folder to start afresh"
                 )
             record = _attempt(
                 folder, structure, settings, LADDER[rung], launcher, start_density, record, progress
