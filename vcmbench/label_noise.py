@@ -12,10 +12,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from vcmbench.blocks import BlockMatrix, BlockPattern
-from vcmbench.device import Device
+from vcmbench.device import HEADLINE_CUTOFF_ANG, Device
 from vcmbench.errors import VcmbenchError, bad_input
 from vcmbench.harmonics import rotate_matrix
-from vcmbench.scores.hamiltonian import HEADLINE_CUTOFF_ANG
 from vcmbench.structure import FloatArray, IntArray, Structure
 from vcmbench.transport.observables import log10_difference
 from vcmbench.units import MEV_PER_EV
