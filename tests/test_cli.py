@@ -60,6 +60,15 @@ def test_a_users_mistake_ends_with_its_message_and_exit_code_2(arguments, messag
     assert "Traceback" not in result.stderr
 
 
+def test_a_folder_that_cannot_be_written_ends_with_its_name_and_exit_code_2(tmp_path):
+    (tmp_path / "a file").touch()
+    halves = ("--public", str(tmp_path / "a file" / "x"), "--private", str(tmp_path / "p"))
+    result = run("data", "hide", "vcm-demo", "--devices", "device-b", *halves)
+    assert result.returncode == 2
+    assert f"error: {tmp_path / 'a file'}" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_interrupt_says_how_to_continue_and_exits_130(monkeypatch):
     def interrupted(*_arguments):
         raise KeyboardInterrupt

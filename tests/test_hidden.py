@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from release_toys import toy_release
+from release_toys import record_of, toy_release
 from typer.testing import CliRunner
 
 from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.cli import app
 from vcmbench.device import PRIVATE_PROVENANCE, SUPPORT_ANG, contact_blocks
+from vcmbench.documents import write_json
 from vcmbench.errors import VcmbenchError
 from vcmbench.evaluate import Request, run
 from vcmbench.fit import fit
@@ -51,6 +52,9 @@ def whole(tmp_path_factory, demo, wire) -> Release:
         write_device(
             folder / f"devices/{name}.zarr.zip", replace(bulk, hamiltonian=matrix, overlap=matrix)
         )
+    for name in ("devices/wire", "devices/bulk", "leads/lead-tin"):
+        record = record_of(folder / f"{name}.zarr.zip")
+        write_json(folder / "records" / f"{record.id}.json", record)
     return toy_release(folder, {"train": ("bulk",), "test": ("wire",), "ood-thick": ("one", "two")})
 
 
@@ -81,6 +85,8 @@ def test_public_half_is_a_release_of_the_same_data(whole, halves):
     attributes = read_content(public.folder / entry.path).attributes[""]
     assert attributes["public_half"]["hamiltonian"] == "withheld"
     assert public.manifest.devices["bulk"] == whole.manifest.devices["bulk"]
+    records = {name for name in public.manifest.files if name.startswith("records/")}
+    assert records == {"records/bulk.json", "records/lead-tin.json"}
 
 
 def test_public_half_shows_what_a_model_may_see(whole, halves):
@@ -273,6 +279,25 @@ def test_wrong_request_is_refused(whole, tmp_path, devices, message):
     with pytest.raises(VcmbenchError, match=message):
         hide_devices(whole, devices, tmp_path / "public", tmp_path / "private")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("public", "private"), [("half", "half"), ("half", "half/b"), ("half/b", "half")]
+)
+def test_a_half_within_the_other_is_refused(whole, tmp_path, public, private):
+    with pytest.raises(VcmbenchError, match="folder: found within"):
+        hide_devices(whole, ["wire"], tmp_path / public, tmp_path / private)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_half_within_the_release_is_refused(whole, tmp_path):
+    with pytest.raises(VcmbenchError, match="folder: found within"):
+        hide_devices(whole, ["wire"], tmp_path / "public", whole.folder / "private")
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_the_owner_reads_the_private_half(halves):
+    assert halves[1].stat().st_mode & 0o077 == 0
 
 
 def test_withheld_twice_is_refused(halves, tmp_path):

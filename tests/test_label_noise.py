@@ -67,6 +67,14 @@ def test_known_difference(lead):
     assert noise.log10_t_mean is None
 
 
+def test_another_cell_is_refused(lead):
+    structure = replace(lead.structure, cell=lead.structure.cell + np.diag([0.01, 0, 0]))
+    h = lead.hamiltonian.relabelled(structure, lead.pattern.shift)
+    variant = replace(lead, hamiltonian=h, overlap=replace(lead.overlap, pattern=h.pattern))
+    with pytest.raises(VcmbenchError, match="cell: found"):
+        label_noise(lead, variant)
+
+
 def test_another_device_is_refused(lead):
     device = vcmbench.load("vcm-demo").device("device-a")
     with pytest.raises(VcmbenchError, match="other sites"):

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.cli import app
 from vcmbench.device import Device, Provenance
+from vcmbench.documents import write_json
 from vcmbench.errors import VcmbenchError
 from vcmbench.partition import (
     UNLABELLED,
@@ -235,6 +236,7 @@ def test_overlap_of_receptive_fields():
         ({"train": [(0, 20), (20, 30)]}, "found 0 Å from train to train .* one range where two"),
         ({"train": [(0, 60)]}, "one range where two touch"),
         ({"train": [(-1, 20)]}, r"train: found range \[-1, 20\] Å, expected 0 <= start < 60"),
+        ({"train": []}, "Tuple should have at least 1 item"),
         ({"train": [(5, 5)]}, r"found range \[5, 5\]"),
         ({"train": [(10, 75)]}, r"found range \[10, 75\].*at most one period"),
         ({"train": [(50, 70)], "test": [(20, 30)]}, "found 10 Å from train to test at x = 70 Å"),
@@ -296,6 +298,15 @@ def test_narrow_guard_in_a_recipe_is_refused(long_release, tmp_path):
     cut["device"] = "lnog"
     with pytest.raises(VcmbenchError, match=r"split 'p': device: found lnog, expected \['long'"):
         toy_release(tmp_path / "x", {}, support_ang=CUTOFF, partitions={"p": cut})
+
+
+def test_a_file_with_a_guard_below_the_support_is_refused(long_release, tmp_path):
+    folder = tmp_path / "narrow"
+    shutil.copytree(long_release.folder, folder)
+    path = folder / "splits/partition.json"
+    write_json(path, long_release.partition().model_copy(update={"guard_ang": 1.0}))
+    with pytest.raises(VcmbenchError, match=r"guard_ang: found 1\.0, expected at least the supp"):
+        Release.open(folder).partition()
 
 
 def test_supervision_adds_up(long_release):

@@ -9,23 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from release_toys import make_recipe, toy_release
+from release_toys import make_recipe, record_of, toy_release
 from test_blocks import CUTOFF, make_structure, random_matrix
 from typer.testing import CliRunner
 
 from vcmbench.cli import app
 from vcmbench.device import Device, Provenance
-from vcmbench.dft.cp2k_input import Cp2kSettings
-from vcmbench.dft.run import LADDER, Attempt, RunRecord
 from vcmbench.documents import write_json
 from vcmbench.errors import VcmbenchError
-from vcmbench.production_record import ProductionRecord
 from vcmbench.release import Release, find_release, make_release, read_recipe, verify_release
 from vcmbench.release.families import are_siblings
 from vcmbench.release.index import index_rows
 from vcmbench.release.manifest import file_entry, release_files
 from vcmbench.store import write_device
-from vcmbench.store.content import read_content
 
 PARTS = {"train": ("first",), "test": ("second",)}
 
@@ -245,22 +241,6 @@ def test_foreign_file_is_refused_and_left_alone(stores):
     with pytest.raises(VcmbenchError, match=r"files: found splits/old\.json, expected only stores"):
         release(stores)
     assert (stores / "splits/old.json").read_text() == "{}"
-
-
-def record_of(store: Path, **changes: object) -> ProductionRecord:
-    attempt = Attempt(mixing=LADDER[0], start="atomic", steps=23, seconds=600, outcome="converged")
-    fields: dict[str, object] = {
-        "id": store.name.removesuffix(".zarr.zip"),
-        "settings": Cp2kSettings(),
-        "run": RunRecord(structure_sha256="0", settings=Cp2kSettings(), attempts=(attempt,)),
-        "n_sites": 3,
-        "n_orbitals": 9,
-        "checks": {},
-        "import_seconds": 1.0,
-        "content_digest": read_content(store).digest(),
-        "store_bytes": store.stat().st_size,
-    }
-    return ProductionRecord.model_validate(fields | changes)
 
 
 def test_records_of_the_runs_belong_to_the_release_and_its_card(stores):

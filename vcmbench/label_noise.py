@@ -12,10 +12,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from vcmbench.blocks import BlockMatrix, BlockPattern
-from vcmbench.device import Device
+from vcmbench.device import HEADLINE_CUTOFF_ANG, Device
 from vcmbench.errors import VcmbenchError, bad_input
 from vcmbench.harmonics import rotate_matrix
-from vcmbench.scores.hamiltonian import HEADLINE_CUTOFF_ANG
 from vcmbench.structure import FloatArray, IntArray, Structure
 from vcmbench.transport.observables import log10_difference
 from vcmbench.units import MEV_PER_EV
@@ -106,10 +105,19 @@ def matched(matrix: BlockMatrix, pattern: BlockPattern, rotation: FloatArray) ->
 
 def _site_shift(structure: Structure, reference: Structure) -> IntArray:
     """(n_sites, 3) lattice vectors n with x = x_reference + common shift + n·cell."""
-    if structure.n_sites != reference.n_sites or not np.array_equal(
-        structure.species_index, reference.species_index
+    if not (
+        np.array_equal(structure.numbers, reference.numbers)
+        and np.array_equal(structure.is_ghost, reference.is_ghost)
     ):
         raise VcmbenchError("label noise: found other sites, expected those of the reference")
+    turned = np.rint(structure.cell @ np.linalg.inv(reference.cell))
+    if np.abs(turned @ reference.cell - structure.cell).max() > SAME_SITE_ANG:
+        raise bad_input(
+            "label noise",
+            "cell",
+            found=structure.cell.round(4).tolist(),
+            expected=f"{reference.cell.round(4).tolist()} of the reference",
+        )
     inverse = np.linalg.inv(reference.cell)
     moved = (structure.positions - reference.positions) @ inverse
     relative = moved - moved[0]

@@ -33,8 +33,8 @@ def splits(
     vcmbench data splits vcm-nano --split partition --slab-width 3 --reach 24
     """
     from vcmbench.cli.output import console, print_json, print_table, spinner
+    from vcmbench.device import HEADLINE_CUTOFF_ANG
     from vcmbench.release import PartitionSplit, find_release
-    from vcmbench.scores.hamiltonian import HEADLINE_CUTOFF_ANG
     from vcmbench.supervision import partition_report, supervision
 
     release = find_release(dataset)

@@ -328,10 +328,6 @@ def _table(rows: Any) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _quotient(value: float | None, unit: float) -> str | None:
-    return None if value is None else f"{value / unit:.1f}"
-
-
 def _rounded(value: float | None, digits: int) -> str | None:
     return None if value is None else f"{value:.{digits}f}"
 

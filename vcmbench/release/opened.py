@@ -85,6 +85,13 @@ class Release:
                 found=split.release.digest,
                 expected=f"{self.manifest.digest} of {self.label}",
             )
+        if isinstance(split, PartitionSplit) and split.guard_ang < self.manifest.support_ang:
+            raise bad_input(
+                path,
+                "guard_ang",
+                found=split.guard_ang,
+                expected=f"at least the support, {self.manifest.support_ang:g} Å",
+            )
         named = {split.device} if isinstance(split, PartitionSplit) else set(split.part_of)
         if unknown := sorted(named - set(self.manifest.devices)):
             raise bad_input(path, "devices", found=unknown, expected="devices of the release")

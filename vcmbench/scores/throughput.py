@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from vcmbench.blocks import BlockMatrix, BlockPattern
-from vcmbench.device import SUPPORT_ANG
+from vcmbench.device import HEADLINE_CUTOFF_ANG, SUPPORT_ANG
 from vcmbench.errors import VcmbenchError
 from vcmbench.machine import (
     allowed_threads,
@@ -33,7 +33,7 @@ from vcmbench.machine import (
     reset_peak_memory,
     return_free_memory,
 )
-from vcmbench.scores.hamiltonian import HEADLINE_CUTOFF_ANG, align, device_errors
+from vcmbench.scores.hamiltonian import align, device_errors
 from vcmbench.scores.result import (
     Equivariance,
     ThroughputGates,
