@@ -10,10 +10,11 @@ import pytest
 from importer_runs import unpacked
 
 from vcmbench import production
+from vcmbench.build.extxyz import write_extxyz
 from vcmbench.build.spec import DeviceSpec
 from vcmbench.dft.cp2k_input import RESTART_NAME, Cp2kSettings
 from vcmbench.dft.launcher import Launcher
-from vcmbench.dft.run import LADDER, Attempt, RunRecord
+from vcmbench.dft.run import LADDER, STRUCTURE, Attempt, RunRecord
 from vcmbench.errors import VcmbenchError
 from vcmbench.importers import ImportedRun, import_cp2k
 from vcmbench.production import (
@@ -178,6 +179,17 @@ def test_sibling_without_a_whole_density_is_no_start(site):
     assert density() is None
     (folder / RESTART_NAME).write_bytes(b"\4\0\0\0half")
     assert density() is None
+
+
+def test_sibling_that_was_built_elsewhere_is_no_start(site, monkeypatch):
+    """Other positions, as molecular dynamics on another CPU gives: its density is of no use."""
+    monkeypatch.setattr(production, "is_complete", lambda _path: True)
+    folder, structure = site.work / "s1-v0", sites(False, False)
+    moved = structure.positions.copy()
+    moved[0, 0] += 0.1
+    write_extxyz(folder / STRUCTURE, structure.moved(moved))
+    basis_set = site.recipe.dft.basis_set
+    assert production._sibling_density(folder, site.work / "s1-v1", structure, basis_set) is None
 
 
 def test_densities_are_deleted_and_nothing_else(site):

@@ -39,6 +39,9 @@ START_NAME: Final = "start-RESTART.kp"
 VACATED: Final = 0.5
 """Amplitude that stays on a site whose oxygen leaves: two of eight electrons."""
 
+SAME_SITE_ANG: Final = 1e-6
+"""Siblings built alike differ by less."""
+
 Progress = Callable[[str], None]
 
 
@@ -218,9 +221,15 @@ def _sibling_density(
     """Density of a sibling, with the oxygens taken out that this device lacks."""
     if not is_complete(source / RESTART_NAME):
         return None
+    sibling = read_extxyz(source / STRUCTURE)
+    # Molecular dynamics on another CPU ends in other positions: a density of other places.
+    if sibling.n_sites != structure.n_sites or not np.allclose(
+        sibling.positions, structure.positions, rtol=0, atol=SAME_SITE_ANG
+    ):
+        return None
     target = folder / START_NAME
     if not target.exists():
-        factors = vacancy_factors(read_extxyz(source / STRUCTURE), structure)
+        factors = vacancy_factors(sibling, structure)
         per_orbital = np.repeat(factors, _site_orbitals(structure, basis_set))
         adapt_restart(source / RESTART_NAME, target, per_orbital)
     return target
