@@ -79,6 +79,25 @@ def test_interrupt_says_how_to_continue_and_exits_130(monkeypatch):
     assert "run the same command again" in outcome.stderr
 
 
+def test_a_damaged_download_hides_no_other_dataset(tmp_path, monkeypatch):
+    monkeypatch.setenv("VCMBENCH_CACHE", str(tmp_path))
+    manifest = tmp_path / "releases/vcm-nano@1.0.0/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{")
+    result = CliRunner().invoke(app, ["data", "list", "--json"])
+    assert result.exit_code == 0
+    assert [row["name"] for row in json.loads(result.stdout)] == ["vcm-demo"]
+    assert f"not listed: {manifest}" in result.stderr
+
+
+def test_paths_are_shown_as_they_are(tmp_path):
+    """Neither wrapped nor read as markup."""
+    folder = tmp_path / f"a [red] {'long ' * 20}name"
+    folder.symlink_to(Path(__file__).parents[1] / "releases/vcm-demo")
+    result = run("data", "verify", str(folder))
+    assert str(folder) in result.stdout
+
+
 def test_data_list_info_and_verify():
     runner = CliRunner()
     listed = json.loads(runner.invoke(app, ["data", "list", "--json"]).output)

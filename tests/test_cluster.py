@@ -60,6 +60,7 @@ class Work:
         self.first: dict[str, str | None] = {}
         self.fails: dict[str, Exception] = {}
         self.deleted: list[list[str]] = []
+        self.ranks: set[int | None] = set()
         self._lock = threading.Lock()
 
     def lead(self, site, progress):
@@ -70,6 +71,7 @@ class Work:
         return self._compute(site, job.id, job, progress)
 
     def _compute(self, site, name, job, progress):
+        self.ranks.add(site.ranks)
         self._note("begin", name)
         progress(f"{name}: at work")
         time.sleep(0.05)
@@ -190,6 +192,13 @@ def test_command_shows_what_it_computed(command, work):
     assert set(work.first) == {"b0", "a1"}
     for text in ("lead-tin: finished", "b0: finished", "a1: finished", "2.5", "atomic"):
         assert text in result.output
+
+
+@pytest.mark.parametrize(("options", "ranks"), [((), 8), (("--workers", "3"), 2)])
+def test_workers_share_the_cores(command, work, monkeypatch, options, ranks):
+    monkeypatch.setattr("vcmbench.machine.available_cpus", lambda: 8)
+    assert command("--devices", "b0", *options).exit_code == 0
+    assert work.ranks == {ranks}
 
 
 def test_command_tells_every_failure_at_the_end(command, work):

@@ -218,6 +218,17 @@ def test_an_oxygen_that_would_have_to_come_back_is_no_start(site):
     assert start is None
 
 
+def test_sibling_that_was_built_elsewhere_is_no_start(site, monkeypatch):
+    """Other positions, as molecular dynamics on another CPU gives: its density is of no use."""
+    monkeypatch.setattr(production, "is_complete", lambda _path: True)
+    folder, structure = site.work / "s1-v0", sites(False, False)
+    moved = structure.positions.copy()
+    moved[0, 0] += 0.1
+    write_extxyz(folder / STRUCTURE, structure.moved(moved))
+    basis_set = site.recipe.dft.basis_set
+    assert production._sibling_density(folder, site.work / "s1-v1", structure, basis_set) is None
+
+
 def test_densities_are_deleted_and_nothing_else(site):
     names = ("vcm-RESTART.kp", "vcm-RESTART.kp.bak-1", "out.log", "run.json")
     for device in ("s1-v0", "s1-v1", "other"):

@@ -46,6 +46,9 @@ START_NAME: Final = "start-RESTART.kp"
 LEAD_NOISE_MEV: Final = 0.1
 """Largest difference of two runs of the lead: ten times what the SCF threshold leaves."""
 
+SAME_SITE_ANG: Final = 1e-6
+"""Siblings built alike differ by less."""
+
 Progress = Callable[[str], None]
 
 
@@ -258,6 +261,11 @@ def _sibling_density(
     if not is_complete(source / RESTART_NAME):
         return None
     sibling = read_extxyz(source / STRUCTURE)
+    # Molecular dynamics on another CPU ends in other positions: a density of other places.
+    if sibling.n_sites != structure.n_sites or not np.allclose(
+        sibling.positions, structure.positions, rtol=0, atol=SAME_SITE_ANG
+    ):
+        return None
     if (sibling.is_ghost & ~structure.is_ghost).any():
         return None
     target = folder / START_NAME

@@ -26,15 +26,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command("list")
 def list_datasets(json: Json = False) -> None:
     """List the datasets that travel with this installation, are downloaded, or on the Hub."""
-    from vcmbench.cli.output import print_json, print_table
+    from vcmbench.cli.output import messages, print_json, print_table
+    from vcmbench.errors import VcmbenchError
     from vcmbench.hub.download import downloaded_releases
     from vcmbench.hub.registry import published_sources
     from vcmbench.release import Release, known_releases
 
-    rows = [
-        {**_summary(Release.open(folder)), "hub": None}
-        for folder in (*known_releases().values(), *downloaded_releases().values())
-    ]
+    rows: list[dict[str, object]] = []
+    for folder in (*known_releases().values(), *downloaded_releases().values()):
+        try:
+            rows.append({**_summary(Release.open(folder)), "hub": None})
+        except VcmbenchError as error:  # One that is damaged hides no other.
+            messages.print(f"not listed: {error}", soft_wrap=True)
     here = {(row["name"], row["version"]) for row in rows}
     rows += [
         _on_the_hub(source)
@@ -91,7 +94,13 @@ def verify(target: Target, json: Json = False) -> None:
 
     if _is_store(target):
         _read(target)
-        console.print(f"{target}: readable, complete and consistent (no manifest to compare with)")
+        if json:
+            print_json({"store": target, "problems": []})
+            return
+        console.print(
+            f"{target}: readable, complete and consistent (no manifest to compare with)",
+            soft_wrap=True,
+        )
         return
     release = _release(target)
     with spinner("verifying") as update:
@@ -102,7 +111,9 @@ def verify(target: Target, json: Json = False) -> None:
     if problems:
         raise VcmbenchError("\n".join(problems))
     if not json:
-        console.print(f"{release.label}: {n_files} files as released ({release.folder})")
+        console.print(
+            f"{release.label}: {n_files} files as released ({release.folder})", soft_wrap=True
+        )
 
 
 @app.command("compare")

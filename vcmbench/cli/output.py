@@ -17,15 +17,15 @@ from rich.progress import (
 )
 from rich.table import Table
 
-console = Console()
+console = Console(markup=False)
 """Results go to standard output."""
-messages = Console(stderr=True)
+messages = Console(stderr=True, markup=False)
 """Progress and remarks go to standard error."""
 
 
 def print_json(value: object) -> None:
     """Print `value` as indented JSON, unstyled."""
-    console.print(json.dumps(value, indent=2), markup=False, highlight=False, soft_wrap=True)
+    console.print(json.dumps(value, indent=2), highlight=False, soft_wrap=True)
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:

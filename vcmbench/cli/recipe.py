@@ -30,7 +30,10 @@ def build(
         int, typer.Option(min=1, help="Devices computed at a time on this machine.")
     ] = 1,
     ranks: Annotated[
-        int | None, typer.Option(min=1, help="MPI ranks of each CP2K; all cores if left out.")
+        int | None,
+        typer.Option(
+            min=1, help="MPI ranks of each CP2K; an equal share of the cores if left out."
+        ),
     ] = None,
 ) -> None:
     """Compute the devices of a recipe: structure, SCF, import, T(E), store.
@@ -52,6 +55,7 @@ def build(
     from vcmbench.cluster import build as compute
     from vcmbench.cluster import local_cluster, running_cluster
     from vcmbench.errors import VcmbenchError, unknown_name
+    from vcmbench.machine import available_cpus
     from vcmbench.production import Site
     from vcmbench.recipe import Recipe
 
@@ -63,6 +67,8 @@ def build(
             if name not in known:
                 raise unknown_name(f"device of {recipe}", name, known)
         jobs = tuple(known[name] for name in devices.split(","))
+    if ranks is None and scheduler is None:
+        ranks = max(1, available_cpus() // workers)
     site = Site(plan, output.resolve(), work.resolve(), ranks)
     cluster = local_cluster(workers) if scheduler is None else running_cluster(scheduler)
     outcomes: list[Outcome] = []

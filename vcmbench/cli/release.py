@@ -28,7 +28,10 @@ def release(
     with spinner("measuring") as update:
         made = make_release(folder, read_recipe(recipe), update)
     n_files = len(made.manifest.files)
-    console.print(f"{made.label}: {len(made.manifest.devices)} devices, {n_files} files ({folder})")
+    console.print(
+        f"{made.label}: {len(made.manifest.devices)} devices, {n_files} files ({folder})",
+        soft_wrap=True,
+    )
 
 
 def hide(
@@ -55,7 +58,8 @@ def hide(
         )
     console.print(
         f"{made.public.label}: {', '.join(made.private.devices)} withheld; "
-        f"publish {public}, keep {private}"
+        f"publish {public}, keep {private}",
+        soft_wrap=True,
     )
 
 
@@ -76,4 +80,4 @@ def join(
 
     with spinner("joining") as update:
         made = join_release(find_release(public), private, output, update)
-    console.print(f"{made.label}: {len(made.manifest.devices)} devices ({output})")
+    console.print(f"{made.label}: {len(made.manifest.devices)} devices ({output})", soft_wrap=True)
