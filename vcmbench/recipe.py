@@ -6,23 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from vcmbench.build.spec import DeviceSpec
 from vcmbench.dft.cp2k_input import Cp2kSettings
-from vcmbench.documents import read_yaml
+from vcmbench.documents import Document, read_yaml
 from vcmbench.errors import VcmbenchError
-
-_STRICT = ConfigDict(extra="forbid", frozen=True)
 
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 """Name of a device or lead, also of its files."""
 
 
-class DeviceJob(BaseModel):
+class DeviceJob(Document):
     """One device of a recipe."""
-
-    model_config = _STRICT
 
     id: Id
     """Name in the dataset."""
@@ -34,16 +30,14 @@ class DeviceJob(BaseModel):
         return self.structure.model_copy(update={"vacancies": None})
 
 
-class Recipe(BaseModel):
+class Recipe(Document):
     """What `vcmbench data build` computes."""
-
-    model_config = _STRICT
 
     name: str
     lead: Id = "lead-tin"
     """Id of the lead: the 8-atom TiN cell, at these settings."""
     dft: Cp2kSettings = Cp2kSettings()
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, Any] = Field(default_factory=dict)
     """Fields of every device's `structure` that it does not give itself."""
     threads: int = Field(default=1, ge=1)
     """Threads of the molecular dynamics: they are part of what fixes a structure."""
