@@ -59,7 +59,6 @@ class Work:
         self.events: list[tuple[str, str]] = []
         self.first: dict[str, str | None] = {}
         self.fails: dict[str, Exception] = {}
-        self.deleted: list[list[str]] = []
         self.ranks: set[int | None] = set()
         self._lock = threading.Lock()
 
@@ -98,9 +97,6 @@ def work(monkeypatch) -> Work:
     work = Work()
     monkeypatch.setattr(cluster, "produce_lead", work.lead)
     monkeypatch.setattr(cluster, "produce_device", work.device)
-    monkeypatch.setattr(
-        cluster, "delete_densities", lambda _, jobs: work.deleted.append([job.id for job in jobs])
-    )
     return work
 
 
@@ -119,14 +115,13 @@ def test_lead_first_then_families_whose_siblings_wait(client, site, work):
     assert work.after("a1", "a0")
     assert work.after("a2", "a0")
     assert work.first == {"a0": None, "b0": None, "a1": "a0", "a2": "a0"}
-    assert sorted(work.deleted) == [["a0", "a1", "a2"], ["b0"]]
 
 
 def test_only_the_devices_that_are_wanted(client, site, work):
     jobs = tuple(job for job in site.recipe.devices if job.id in ("a1", "a2"))
     assert set(built(client, site, jobs)) == {"lead-tin", "a1", "a2"}
-    assert work.first == {"a1": None, "a2": "a1"}
-    assert work.deleted == [["a1", "a2"]]
+    # Whether a0 is finished shows when they begin.
+    assert work.first == {"a1": "a0", "a2": "a0"}
 
 
 @pytest.mark.parametrize("error", [VcmbenchError("a0: no convergence"), OSError("disk full")])
@@ -138,8 +133,6 @@ def test_failure_of_one_device_stays_its_own(client, site, work, error):
     assert "a0" in outcomes["a0"].error
     assert outcomes["a0"].record is None
     assert all(outcomes[name].error is None for name in ("lead-tin", "b0", "a1", "a2"))
-    # The family's densities may still be needed.
-    assert work.deleted == [["b0"]]
 
 
 @pytest.mark.parametrize("error", [VcmbenchError("CP2K failed"), RuntimeError("CP2K failed")])
@@ -151,7 +144,6 @@ def test_failure_of_the_lead_is_told_for_each_device(client, site, work, error):
         assert outcomes[name].error.startswith(f"{name}: not computed, its lead failed: ")
         assert "CP2K failed" in outcomes[name].error
     assert not work.first
-    assert not work.deleted
 
 
 def test_progress_of_the_workers_is_told(client, site, work):

@@ -24,20 +24,24 @@ def settings(cutoff_ry: float = 400.0, n_vectors: int = 10) -> Cp2kSettings:
 
 
 @pytest.mark.parametrize(
-    ("sides", "n_orbitals", "ranks", "n_vectors", "peak_mib"),
+    ("sides", "cutoff_ry", "n_orbitals", "ranks", "n_vectors", "peak_mib"),
     [
-        # "Estimated peak process memory" of one rank, CP2K 2023.1, 400 Ry.
-        ((46.81, 8.48, 8.48), 2052, 2, 10, 5597),
-        ((46.81, 8.48, 8.48), 2052, 2, 12, 5887),
-        ((46.29, 8.48, 8.48), 2052, 2, 10, 5674),
-        ((4.24, 4.24, 4.24), 56, 1, 8, 273),
-        ((4.24, 4.24, 4.24), 56, 2, 10, 210),
+        # "Estimated peak process memory" of one rank, CP2K 2023.1.
+        ((46.81, 8.48, 8.48), 400, 2052, 2, 10, 5597),
+        ((46.81, 8.48, 8.48), 400, 2052, 2, 12, 5887),
+        ((46.29, 8.48, 8.48), 400, 2052, 2, 10, 5674),
+        ((46.81, 8.48, 8.48), 300, 2052, 2, 10, 4941),
+        ((52.95, 8.48, 8.48), 300, 2500, 2, 10, 5932),
+        ((4.24, 4.24, 4.24), 400, 56, 1, 8, 273),
+        ((4.24, 4.24, 4.24), 400, 56, 2, 10, 210),
     ],
 )
 def test_estimate_is_within_a_fifth_of_what_was_measured(
-    sides, n_orbitals, ranks, n_vectors, peak_mib
+    sides, cutoff_ry, n_orbitals, ranks, n_vectors, peak_mib
 ):
-    needed = estimate_bytes(box(*sides), settings(n_vectors=n_vectors), n_orbitals, ranks)
+    needed = estimate_bytes(
+        box(*sides), settings(cutoff_ry, n_vectors=n_vectors), n_orbitals, ranks
+    )
     assert needed / ranks / MIB == pytest.approx(peak_mib, rel=0.2)
 
 

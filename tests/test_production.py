@@ -5,28 +5,24 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from importer_runs import unpacked
 
 from vcmbench import production
-from vcmbench.basis import OrbitalBasis, Species
+from vcmbench.basis import OrbitalBasis
 from vcmbench.blocks import BlockMatrix, BlockPattern
-from vcmbench.build.extxyz import write_extxyz
 from vcmbench.build.spec import DeviceSpec
-from vcmbench.dft.cp2k_input import RESTART_NAME, Cp2kSettings
+from vcmbench.dft.cp2k_input import Cp2kSettings
+from vcmbench.dft.density import electrons
 from vcmbench.dft.launcher import Launcher
-from vcmbench.dft.restart_file import write_restart
-from vcmbench.dft.run import LADDER, STRUCTURE, Attempt, RunRecord
+from vcmbench.dft.restart_file import read_restart
+from vcmbench.dft.run import LADDER, Attempt, RunRecord
 from vcmbench.errors import VcmbenchError
 from vcmbench.importers import ImportedRun, import_cp2k
-from vcmbench.production import (
-    Site,
-    delete_densities,
-    produce_device,
-    produce_lead,
-)
+from vcmbench.production import Site, produce_device, produce_lead
 from vcmbench.production_record import ProductionRecord
 from vcmbench.recipe import DeviceJob, Recipe
 from vcmbench.store.device import content_digest, read_device
@@ -87,6 +83,19 @@ def _nothing_computed(monkeypatch):
 def test_finished_device_is_not_computed_again(site):
     record = finish(site, job())
     assert produce_device(site, job(), None) == record
+
+
+@pytest.mark.usefixtures("_nothing_computed")
+def test_device_that_was_converged_further_is_finished(site):
+    record = finish(site, job())
+    for eps_scf, finished in ((1e-4, True), (1e-7, False)):
+        dft = site.recipe.dft.model_copy(update={"eps_scf": eps_scf})
+        looser = Site(site.recipe.model_copy(update={"dft": dft}), site.output, site.work)
+        if finished:
+            assert produce_device(looser, job(), None) == record
+        else:
+            with pytest.raises(VcmbenchError, match=r"eps_scf=1e-06.*eps_scf=1e-07"):
+                produce_device(looser, job(), None)
 
 
 def test_unfinished_devices(site):
@@ -193,49 +202,46 @@ def sites(*ghosts: bool) -> Structure:
     return Structure.create([8] * len(ghosts), positions, 20 * np.eye(3), is_ghost=ghosts)
 
 
-def test_sibling_without_a_whole_density_is_no_start(site):
-    folder = site.work / "s1-v0"
-    folder.mkdir(parents=True)
-    structure, basis_set = sites(False), site.recipe.dft.basis_set
+def sibling(structure: Structure) -> SimpleNamespace:
+    """What of a finished device the start of another needs, for oxygens far from each other."""
+    basis = OrbitalBasis("b", dict.fromkeys(structure.species_list, (0, 1)))
+    pattern = BlockPattern.from_structure(structure, basis, 1.0)
+    overlap = BlockMatrix(pattern, np.tile(np.eye(4).ravel(), structure.n_sites))
+    hamiltonian = overlap.with_values(np.tile(np.diag([-20.0, -5, -5, -5]).ravel(), 2))
+    return SimpleNamespace(structure=structure, hamiltonian=hamiltonian, overlap=overlap)
 
-    def density() -> Path | None:
-        return production._sibling_density(folder, site.work / "s1-v1", structure, basis_set)
 
-    assert density() is None
-    (folder / RESTART_NAME).write_bytes(b"\4\0\0\0half")
-    assert density() is None
+def test_sibling_gives_its_density_without_the_oxygen_that_leaves(site):
+    full, folder = sibling(sites(False, False)), site.work / "s1-v1"
+    target = sites(False, True)
+    start = production._sibling_density(full, folder, target, site.recipe.dft)
+    density = read_restart(start, full.overlap.pattern)
+    assert electrons(density, full.overlap) == pytest.approx(6, rel=1e-6)
+    staying, leaving = density.values.reshape(2, 4, 4)
+    assert np.trace(staying) == pytest.approx(6, rel=1e-6)
+    assert abs(leaving).max() < 1e-6
 
 
 def test_an_oxygen_that_would_have_to_come_back_is_no_start(site):
-    folder = site.work / "s1-v0"
-    density = BlockMatrix.zeros(
-        BlockPattern.from_structure(sites(True), OrbitalBasis("b", {Species(8, True): (0, 1)}), 1.0)
-    )
-    write_restart(folder / RESTART_NAME, density)
-    write_extxyz(folder / STRUCTURE, sites(True))
-    basis_set = site.recipe.dft.basis_set
-    start = production._sibling_density(folder, site.work / "s1-v1", sites(False), basis_set)
-    assert start is None
+    given = sibling(sites(True, False))
+    folder, wanted = site.work / "s1-v1", sites(False, False)
+    assert production._sibling_density(given, folder, wanted, site.recipe.dft) is None
 
 
-def test_sibling_that_was_built_elsewhere_is_no_start(site, monkeypatch):
+def test_sibling_that_was_built_elsewhere_is_no_start(site):
     """Other positions, as molecular dynamics on another CPU gives: its density is of no use."""
-    monkeypatch.setattr(production, "is_complete", lambda _path: True)
-    folder, structure = site.work / "s1-v0", sites(False, False)
+    structure = sites(False, False)
     moved = structure.positions.copy()
     moved[0, 0] += 0.1
-    write_extxyz(folder / STRUCTURE, structure.moved(moved))
-    basis_set = site.recipe.dft.basis_set
-    assert production._sibling_density(folder, site.work / "s1-v1", structure, basis_set) is None
+    given, folder = sibling(structure.moved(moved)), site.work / "s1-v1"
+    assert production._sibling_density(given, folder, structure, site.recipe.dft) is None
 
 
-def test_densities_are_deleted_and_nothing_else(site):
-    names = ("vcm-RESTART.kp", "vcm-RESTART.kp.bak-1", "out.log", "run.json")
-    for device in ("s1-v0", "s1-v1", "other"):
-        (site.work / device).mkdir(parents=True)
-        for name in names:
-            (site.work / device / name).write_text("")
-    delete_densities(site, site.recipe.devices)
-    for device in ("s1-v0", "s1-v1"):
-        assert {p.name for p in (site.work / device).iterdir()} == {"out.log", "run.json"}
-    assert len(list((site.work / "other").iterdir())) == 4
+def test_raw_files_are_deleted_and_nothing_else(site):
+    folder = site.work / "s1-v0"
+    folder.mkdir(parents=True)
+    kept = {"out.log", "run.json"}
+    for name in (*kept, "vcm-RESTART.kp", "vcm-RESTART.kp.bak-1", "vcm-KS_SPIN_1_R_1-1_0.csr"):
+        (folder / name).write_text("")
+    production._delete_raw_files(folder)
+    assert {path.name for path in folder.iterdir()} == kept

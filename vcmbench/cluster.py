@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vcmbench.errors import VcmbenchError
 from vcmbench.machine import available_cpus
-from vcmbench.production import (
-    Site,
-    delete_densities,
-    produce_device,
-    produce_lead,
-)
+from vcmbench.production import Site, produce_device, produce_lead
 from vcmbench.production_record import ProductionRecord
 
 if TYPE_CHECKING:
@@ -112,28 +107,24 @@ def build(
     names: dict[object, str] = {lead.key: site.recipe.lead}
     futures = [lead]
     for family in site.recipe.families():
-        wanted = [job for job in family if job in jobs]
-        first = None
-        members = []
-        for job in wanted:
-            after = [lead] if first is None else [lead, first[1]]
+        first: Any = None
+        for job in (job for job in family if job in jobs):
+            # One that is finished can start its siblings without being asked for.
+            sibling = None if job is family[0] else family[0].id
+            after = [lead] if first is None else [lead, first]
             future: Any = client.submit(
-                _device, site, job, first and first[0].id, after, key=f"device-{job.id}-{build_id}"
+                _device, site, job, sibling, after, key=f"device-{job.id}-{build_id}"
             )
-            first = first or (job, future)
+            if sibling is None:
+                first = future
             names[future.key] = job.id
-            members.append(future)
-        if members:
-            futures += members
-            # Held by the scheduler's reference until the siblings are done.
-            futures.append(client.submit(_tidy, site, tuple(wanted), members, pure=False))
+            futures.append(future)
     yield from _outcomes(futures, names)
 
 
 def _outcomes(futures: list[Any], names: dict[object, str]) -> Iterator[Outcome]:
     for future in _distributed().as_completed(futures):
-        if (name := names.get(future.key)) is None:
-            continue
+        name = names[future.key]
         if future.status == "finished":
             value: ProductionRecord | str = future.result()
             if isinstance(value, str):
@@ -154,12 +145,6 @@ def _device(
     if isinstance(after[0], str):
         return f"{job.id}: not computed, its lead failed: {after[0]}"
     return _without_raising(job.id, lambda: produce_device(site, job, first, _tell))
-
-
-def _tidy(site: Site, jobs: tuple[DeviceJob, ...], results: list[ProductionRecord | str]) -> None:
-    """Delete the densities of a family, unless one of it may still need them."""
-    if not any(isinstance(result, str) for result in results):
-        delete_densities(site, jobs)
 
 
 def _without_raising(name: str, work: Callable[[], ProductionRecord]) -> ProductionRecord | str:

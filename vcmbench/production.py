@@ -16,18 +16,21 @@ from typing import Final
 import numpy as np
 
 from vcmbench.basis import OrbitalBasis
-from vcmbench.blocks import BlockPattern
 from vcmbench.build.builder import BuiltDevice, build_device
-from vcmbench.build.extxyz import read_extxyz
 from vcmbench.build.metal import tin_cell
-from vcmbench.device import SUPPORT_ANG, Device
-from vcmbench.dft.cp2k_input import RESTART_NAME, VALENCE, Cp2kSettings, placed_in_cell
-from vcmbench.dft.density import vacated
+from vcmbench.device import Device
+from vcmbench.dft.cp2k_input import (
+    VALENCE,
+    Cp2kSettings,
+    default_mesh,
+    n_electrons,
+    placed_in_cell,
+)
+from vcmbench.dft.density import density_matrix, vacated
 from vcmbench.dft.launcher import Launcher
 from vcmbench.dft.memory import estimate_bytes, require_memory
-from vcmbench.dft.overlap import overlap
-from vcmbench.dft.restart_file import is_complete, read_restart, write_restart
-from vcmbench.dft.run import LADDER, STRUCTURE, RunRecord, run_scf
+from vcmbench.dft.restart_file import write_restart
+from vcmbench.dft.run import LADDER, RunRecord, run_scf
 from vcmbench.documents import read_json, write_json
 from vcmbench.errors import VcmbenchError, bad_input
 from vcmbench.importers import ImportedRun, import_cp2k
@@ -91,7 +94,10 @@ class Site:
         if not path.exists() or not self.store_path(kind, name).exists():
             return None
         record = read_json(ProductionRecord, path)
-        for field, expected in (("job", job), ("settings", self.recipe.dft)):
+        # Converged further than asked for is as good.
+        further = min(record.settings.eps_scf, self.recipe.dft.eps_scf)
+        settings = self.recipe.dft.model_copy(update={"eps_scf": further})
+        for field, expected in (("job", job), ("settings", settings)):
             if (found := getattr(record, field)) != expected:
                 raise bad_input(path, field, found=found, expected=f"{expected} as in the recipe")
         return record
@@ -133,7 +139,7 @@ def produce_device(
     job : DeviceJob
         The device.
     first : str, optional
-        Id of a finished sibling whose saved density starts the SCF.
+        Id of a finished sibling whose density starts the SCF.
     progress : callable
         Told what is going on.
     """
@@ -146,8 +152,9 @@ def produce_device(
     launcher = Launcher.find(site.ranks)
     _require_memory(job.id, structure, site.recipe.dft, launcher.ranks)
     start = None
-    if first is not None:
-        start = _sibling_density(site.work / first, folder, structure, site.recipe.dft.basis_set)
+    if first is not None and (path := site.store_path("devices", first)).exists():
+        progress(f"{job.id}: density of {first}")
+        start = _sibling_density(read_device(path), folder, structure, site.recipe.dft)
     run = run_scf(
         folder,
         structure,
@@ -180,7 +187,7 @@ def produce_device(
         built=built,
         transmission_seconds=time.monotonic() - begin,
     )
-    _delete_matrices(folder)
+    _delete_raw_files(folder)
     return record
 
 
@@ -205,13 +212,6 @@ def _lead(site: Site) -> tuple[Device, Operators]:
             expected=f"at most {LEAD_NOISE_MEV:g} meV: another lead",
         )
     return stored, raw
-
-
-def delete_densities(site: Site, jobs: tuple[DeviceJob, ...]) -> None:
-    """Delete the saved densities of finished siblings: about 3 GB each."""
-    for job in jobs:
-        for path in (site.work / job.id).glob("*.kp*"):
-            path.unlink()
 
 
 def _store(
@@ -252,29 +252,32 @@ def _store(
 
 
 def _sibling_density(
-    source: Path, folder: Path, structure: Structure, basis_set: str
+    sibling: Device, folder: Path, structure: Structure, settings: Cp2kSettings
 ) -> Path | None:
-    """Density of a sibling without the oxygens that this device lacks.
+    """Density of a finished sibling without the oxygens that this device lacks.
 
-    None where there is none, or where an oxygen would have to be put back.
+    None where sites lie elsewhere, or where an oxygen would have to be put back.
     """
-    if not is_complete(source / RESTART_NAME):
-        return None
-    sibling = read_extxyz(source / STRUCTURE)
+    there = sibling.structure
     # Molecular dynamics on another CPU ends in other positions: a density of other places.
-    if sibling.n_sites != structure.n_sites or not np.allclose(
-        sibling.positions, structure.positions, rtol=0, atol=SAME_SITE_ANG
+    if there.n_sites != structure.n_sites or not np.allclose(
+        there.positions, structure.positions, rtol=0, atol=SAME_SITE_ANG
     ):
         return None
-    if (sibling.is_ghost & ~structure.is_ghost).any():
+    if (there.is_ghost & ~structure.is_ghost).any():
         return None
     target = folder / START_NAME
     if not target.exists():
-        pattern = BlockPattern.from_structure(sibling, _basis(sibling, basis_set), SUPPORT_ANG)
-        density = read_restart(source / RESTART_NAME, pattern)
-        leaving = np.flatnonzero(structure.is_ghost & ~sibling.is_ghost)
-        start = vacated(density, overlap(pattern), leaving, VALENCE["O"])
-        write_restart(target, start)
+        density = density_matrix(
+            sibling.hamiltonian,
+            sibling.overlap,
+            n_electrons=n_electrons(there),
+            kpoint_mesh=settings.kpoint_mesh or default_mesh(there),
+            temperature_k=settings.smearing_temperature_k,
+        )
+        leaving = np.flatnonzero(structure.is_ghost & ~there.is_ghost)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_restart(target, vacated(density, sibling.overlap, leaving, VALENCE["O"]))
     return target
 
 
@@ -300,7 +303,8 @@ def _has_matrices(folder: Path) -> bool:
     return any(folder.glob("*.csr"))
 
 
-def _delete_matrices(folder: Path) -> None:
-    for path in folder.glob("*.csr"):
-        path.unlink()
-    (folder / START_NAME).unlink(missing_ok=True)
+def _delete_raw_files(folder: Path) -> None:
+    """Delete matrices and densities: several GB."""
+    for pattern in ("*.csr", "*.kp*"):
+        for path in folder.glob(pattern):
+            path.unlink()

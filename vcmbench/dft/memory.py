@@ -16,9 +16,11 @@ from vcmbench.units import BOHR_ANG
 _BYTES_PER_POINT_AND_VECTOR: Final = 50.0
 """Broyden history: old densities and residuals in reciprocal space, measured."""
 _BYTES_PER_POINT: Final = 490.0
-_BYTES_PER_ORBITAL_PAIR: Final = 1300.0
-"""Real-space images of the matrices and the dense work space of the diagonalisation, measured."""
-_BYTES_PER_RANK: Final = 160e6
+_BYTES_PER_ORBITAL: Final = 2.8e6
+"""Tasks of the grid and real-space images of the matrices: neighbours of a site, measured."""
+_BYTES_PER_ORBITAL_PAIR: Final = 130.0
+"""Eight dense complex matrices of the diagonalisation."""
+_BYTES_PER_RANK: Final = 60e6
 
 
 def estimate_bytes(
@@ -47,6 +49,7 @@ def estimate_bytes(
         ranks * _BYTES_PER_RANK
         + points * _BYTES_PER_POINT
         + points * _BYTES_PER_POINT_AND_VECTOR * settings.mixing.n_vectors
+        + n_orbitals * _BYTES_PER_ORBITAL
         + n_orbitals**2 * _BYTES_PER_ORBITAL_PAIR
     )
 
