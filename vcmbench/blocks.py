@@ -281,6 +281,10 @@ class BlockPattern:
             self.structure, self.basis, self.pair[blocks], self.shift[blocks], self.directed
         )
 
+    def entry_index(self, blocks: NDArray[np.integer]) -> IntArray:
+        """Where the entries of some blocks stand, block after block."""
+        return _ranges(self.offset[blocks], np.diff(self.offset)[blocks])
+
     def entry_mask(self, blocks: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n_entries,) mask of the entries of the selected blocks."""
         return np.repeat(blocks, np.diff(self.offset))

@@ -16,6 +16,7 @@ from vcmbench.cli.import_ import app as import_app
 from vcmbench.cli.recipe import build
 from vcmbench.cli.release import hide, join, release
 from vcmbench.cli.splits import splits
+from vcmbench.cli.train import train
 from vcmbench.errors import VcmbenchError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command("evaluate")(evaluate)
 app.command("fit")(fit)
+app.command("train")(train)
 data_app.command("build-structure")(build_structure)
 data_app.command("build")(build)
 data_app.command("download")(download)

@@ -77,3 +77,29 @@ def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
             progress.update(tasks[stage], completed=done)
 
         yield update
+
+
+@contextmanager
+def training_progress(
+    title: str, epochs: int, *, visible: bool
+) -> Iterator[Callable[[int, float, float | None], None]]:
+    """Show a bar over epochs; the yielded function takes (done, training meV, validation meV)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[errors]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=messages, disable=not visible) as progress:
+        task = progress.add_task(title, total=epochs, errors="")
+        validation = ""
+
+        def update(done: int, train_mev: float, validation_mev: float | None) -> None:
+            nonlocal validation
+            if validation_mev is not None:
+                validation = f", validation {validation_mev:.3f} meV"
+            errors = f"training {train_mev:.3f} meV{validation}"
+            progress.update(task, completed=done, errors=errors)
+
+        yield update

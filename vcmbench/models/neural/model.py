@@ -1,0 +1,131 @@
+"""A network's model directory: Slater–Koster out to 12 Å, the network's residual out to its cutoff.
+
+model.yml
+weights.safetensors                  the network, its settings and basis
+slater-koster/weights.safetensors    what it is a residual to
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+
+from vcmbench.blocks import BlockMatrix
+from vcmbench.documents import Document
+from vcmbench.errors import VcmbenchError
+from vcmbench.models import slater_koster
+from vcmbench.models.neural.assembly import network_values
+from vcmbench.models.neural.checkpoint import read_tensors, take, write_tensors
+from vcmbench.models.neural.excerpt import Excerpt
+from vcmbench.models.neural.network import BlockNetwork
+from vcmbench.models.neural.networks import So2LocalNetwork
+from vcmbench.models.slater_koster import SlaterKoster
+from vcmbench.models.weights import WEIGHTS, BasisRecord
+from vcmbench.partition import device_slabs
+from vcmbench.structure import Structure
+
+BASE: Final = "slater-koster"
+"""Folder of the Slater–Koster weights within the model directory."""
+
+
+class Metadata(Document):
+    """What the weights file says beside the tensors."""
+
+    format: Literal["vcmbench-network-1"]
+    basis: BasisRecord
+    network: So2LocalNetwork
+
+
+@dataclass(frozen=True)
+class ResidualModel:
+    """Slater–Koster and a network.
+
+    Parameters
+    ----------
+    base : SlaterKoster
+        Predicts every block out to the support.
+    network : BlockNetwork
+        Adds to those within its own cutoff.
+    slab_ang : float or None
+        Structures longer than this along x are worked on slab by slab, so that memory does not
+        grow with them; None: in one piece. The prediction is the same.
+    """
+
+    base: SlaterKoster
+    network: BlockNetwork
+    slab_ang: float | None = None
+    _seconds: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def cutoff_ang(self) -> float:
+        """Range of the predicted blocks, Å."""
+        return self.base.cutoff_ang
+
+    @property
+    def n_parameters(self) -> int:
+        """Fitted and trained numbers."""
+        trained = sum(p.numel() for p in self.network.parameters())
+        return self.base.n_parameters + trained
+
+    def predict(self, structure: Structure) -> BlockMatrix:
+        """Hamiltonian in the Fermi gauge, eV.
+
+        Raises
+        ------
+        VcmbenchError
+            If the structure has a species that the model does not know.
+        """
+        return self._corrected(structure, self.base.predict(structure))
+
+    def predict_within(self, structure: Structure, cutoff_ang: float) -> BlockMatrix:
+        """Blocks closer than a cutoff (Å)."""
+        return self._corrected(structure, self.base.predict_within(structure, cutoff_ang))
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Time that each stage of the latest prediction took, s."""
+        return dict(self._seconds)
+
+    def _corrected(self, structure: Structure, matrix: BlockMatrix) -> BlockMatrix:
+        """Add the network's part."""
+        begin = time.perf_counter()
+        self._seconds.clear()
+        self._seconds.update(self.base.stage_seconds())
+        pattern, values = matrix.pattern, matrix.values.copy()
+        near = pattern.distance < self.network.block_cutoff_ang
+        with torch.inference_mode():
+            for slab in device_slabs(
+                pattern, near, width_ang=self.slab_ang, reach_ang=self.network.reach_ang
+            ):
+                part = Excerpt.of(pattern, slab.blocks, slab.sites)
+                values[part.entries] += network_values(self.network, part)
+        self._seconds["network"] = time.perf_counter() - begin
+        return matrix.with_values(values)
+
+
+def save(directory: Path, network: BlockNetwork, kind: So2LocalNetwork) -> None:
+    """Write the network of a model directory."""
+    metadata = Metadata(
+        format="vcmbench-network-1", basis=BasisRecord.of(network.basis), network=kind
+    )
+    write_tensors(directory / WEIGHTS, network.state_dict(), metadata)
+
+
+def load(directory: Path, accelerator: str = "cpu") -> ResidualModel:
+    """Load the model of a model directory.
+
+    Raises
+    ------
+    VcmbenchError
+        If weights are missing, damaged or of another format, or there is no such accelerator.
+    """
+    path = directory / WEIGHTS
+    tensors, metadata = read_tensors(path, Metadata)
+    network = metadata.network.make(metadata.basis.to_basis())
+    network.load_state_dict(take(path, tensors, network.state_dict()))
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise VcmbenchError(f"{directory}: accelerator: found no CUDA device, expected one")
+    return ResidualModel(slater_koster.load(directory / BASE), network.eval().to(accelerator))

@@ -1,0 +1,219 @@
+"""so2-local: a strictly local network of SO(2) convolutions, exactly equivariant under O(3).
+
+Sites start from the density of their neighbours; each layer sends messages between neighbours, as
+convolutions in the frame of the bond, and squares what a site has gathered. A block sees only the
+sites within `layers + 1` times the message cutoff of one of its ends. The block of a bond is made
+in its frame from the features of both ends and turned into the laboratory; for two sites of one
+species it is the mean of what both directions give, so that H is Hermitian by construction from
+half of the pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from torch_geometric.data import Data
+
+from vcmbench.basis import OrbitalBasis, Species
+from vcmbench.models.neural.frames import WignerTables, real_harmonics
+from vcmbench.models.neural.heads import BondHead, SiteHead, start_from_zero
+from vcmbench.models.neural.network import BlockNetwork, Pair
+from vcmbench.models.neural.radial import splines
+from vcmbench.models.neural.so2 import (
+    FrameLayout,
+    OrderGate,
+    OrderLinear,
+)
+from vcmbench.models.neural.so3 import DegreeGate, DegreeLinear, SquareProduct
+
+MESSAGE_SCALE: Final = 0.2
+"""Some 30 neighbours send messages: their sum stays of the size of each."""
+
+
+class So2LocalSettings(BaseModel):
+    """Shape of the network."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    l_max: int = Field(default=4, ge=0, le=8)
+    """Highest degree of the features; blocks between d shells hold orders up to 4."""
+    channels: PositiveInt = 24
+    """Channels of each degree."""
+    layers: int = Field(default=1, ge=0)
+    """Rounds of messages after the density of the neighbours."""
+    message_cutoff_ang: PositiveFloat = 5.0
+    """Range of the messages, Å."""
+    block_cutoff_ang: PositiveFloat = 8.0
+    """Range of the blocks that the network adds to Slater–Koster, Å."""
+    n_splines: PositiveInt = 10
+    """Radial functions of the messages and of the blocks."""
+    hidden: PositiveInt = 64
+    """Channels of each order in the messages and in front of the blocks."""
+
+
+class So2Local(BlockNetwork):
+    """The network.
+
+    Parameters
+    ----------
+    basis : OrbitalBasis
+        Species it knows and their shells.
+    settings : So2LocalSettings
+        Shape.
+    """
+
+    def __init__(self, basis: OrbitalBasis, settings: So2LocalSettings) -> None:
+        super().__init__(
+            basis,
+            message_cutoff_ang=settings.message_cutoff_ang,
+            block_cutoff_ang=settings.block_cutoff_ang,
+            reach_ang=(settings.layers + 1) * settings.message_cutoff_ang,
+        )
+        self.settings = settings
+        n_species, channels, l_max = len(basis.species), settings.channels, settings.l_max
+        self.wigner = WignerTables(l_max)
+        self.density = torch.nn.Parameter(
+            torch.randn(n_species**2, settings.n_splines, (l_max + 1) * channels)
+            / settings.n_splines**0.5
+        )
+        self.kind = torch.nn.Embedding(n_species, channels)
+        self.start = SquareProduct(l_max, channels)
+        self.layers = torch.nn.ModuleList(
+            _Interaction(n_species, settings) for _ in range(settings.layers)
+        )
+        self.site_heads = torch.nn.ModuleDict(
+            {s.label: SiteHead(basis.shells_of(s), l_max, channels) for s in basis.species}
+        )
+        self.bond_head = BondHead(
+            basis, l_max, channels, settings.hidden, settings.n_splines, settings.block_cutoff_ang
+        )
+        start_from_zero(self)
+
+    def features(self, graph: Data, *, chunk: int) -> Tensor:
+        """(n_sites, (l_max + 1)², channels) features."""
+        n_species = len(self.basis.species)
+        start = self.kind(graph.species)[:, None]
+        sites = torch.nn.functional.pad(start, (0, 0, 0, (self.settings.l_max + 1) ** 2 - 1))
+        bonds = _Bonds.of(graph, n_species, chunk)
+        sites = self.start(_gathered(self._density, sites, bonds, sites))
+        for layer in self.layers:
+            sites = layer(sites, bonds, self.wigner)
+        return sites
+
+    def _density(self, _sites: Tensor, bonds: _Bonds) -> Tensor:
+        """(n_edges, (l_max + 1)², channels) density of one neighbour, by the species of both."""
+        settings, dtype = self.settings, self.density.dtype
+        weights = bonds.splines(settings).to(dtype) @ self.density[bonds.kind]
+        harmonics = real_harmonics(settings.l_max, bonds.vector).to(dtype)
+        repeats = torch.arange(1, 2 * settings.l_max + 2, 2, device=weights.device)
+        spread = weights.unflatten(1, (len(repeats), -1)).repeat_interleave(repeats, dim=1)
+        return harmonics[:, :, None] * spread
+
+    def raw_site_blocks(self, species: Species, features: Tensor, dtype: torch.dtype) -> Tensor:
+        """(n, n_orbitals, n_orbitals) blocks of sites."""
+        blocks: Tensor = self.site_heads[species.label](features, dtype)
+        return blocks
+
+    def raw_bond_blocks(
+        self, pair: Pair, first: Tensor, second: Tensor, vector: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """(n, n_i, n_j) blocks of bonds, turned out of their frames."""
+        turns = self.wigner(vector)
+        frame = self.bond_head.layout.matrix(turns, first.dtype)
+        framed = self.bond_head(pair, frame @ first, frame @ second, vector.norm(dim=1), dtype)
+        left, right = (self._site_turn(species, turns, dtype) for species in pair)
+        return left @ framed @ right.mT
+
+    def _site_turn(self, species: Species, turns: list[Tensor], dtype: torch.dtype) -> Tensor:
+        """(n, n_orbitals, n_orbitals) rotation of a site's orbitals from the frame."""
+        slices = self.basis.shell_slices(species)
+        size = slices[-1][1].stop
+        matrix = turns[0].new_zeros(len(turns[0]), size, size, dtype=dtype)
+        for l, orbitals in slices:
+            matrix[:, orbitals, orbitals] = turns[l].to(dtype)
+        return matrix
+
+
+class _Bonds(NamedTuple):
+    """Messages between two species, worked on at once."""
+
+    sender: Tensor
+    receiver: Tensor
+    kind: int
+    """Index of the pair of species."""
+    vector: Tensor
+
+    @classmethod
+    def of(cls, graph: Data, n_species: int, chunk: int) -> list[_Bonds]:
+        """All messages of a graph, at most `chunk` in a piece."""
+        sender, receiver = graph.edge_index
+        kinds, counts = torch.unique_consecutive(
+            n_species * graph.species[receiver] + graph.species[sender], return_counts=True
+        )
+        pieces, start = [], 0
+        for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True):
+            for begin in range(start, start + count, chunk):
+                part = slice(begin, min(begin + chunk, start + count))
+                pieces.append(cls(sender[part], receiver[part], kind, graph.edge_vector[part]))
+            start += count
+        return pieces
+
+    def splines(self, settings: So2LocalSettings) -> Tensor:
+        distance = self.vector.norm(dim=1)
+        return splines(distance, settings.message_cutoff_ang, settings.n_splines)
+
+
+def _gathered(
+    message: Callable[[Tensor, _Bonds], Tensor],
+    total: Tensor,
+    chunks: list[_Bonds],
+    sites: Tensor,
+) -> Tensor:
+    """Sum of all messages; what is inside a chunk is not kept for the backward pass."""
+    for bonds in chunks:
+        arriving = checkpoint(message, sites, bonds, use_reentrant=False)
+        total = total.index_add(0, bonds.receiver, arriving)
+    return total
+
+
+class _Interaction(torch.nn.Module):
+    """One round of messages, and the square of what arrives."""
+
+    def __init__(self, n_species: int, settings: So2LocalSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        l_max, channels = settings.l_max, settings.channels
+        self.layout = FrameLayout(l_max, l_max)
+        hidden = [settings.hidden] * (l_max + 1)
+        self.radial = torch.nn.Parameter(torch.randn(n_species**2, settings.n_splines, sum(hidden)))
+        self.first = OrderLinear(self.layout.widths(2 * channels), hidden)
+        self.gate = OrderGate(hidden)
+        self.second = OrderLinear(hidden, self.layout.widths(channels))
+        self.own = DegreeLinear(l_max, channels, channels)
+        self.update = DegreeGate(l_max, channels)
+        self.square = SquareProduct(l_max, channels)
+
+    def forward(self, sites: Tensor, chunks: list[_Bonds], wigner: WignerTables) -> Tensor:
+        """Features after the round."""
+
+        def message(sites: Tensor, bonds: _Bonds) -> Tensor:
+            return self._message(sites, bonds, wigner(bonds.vector))
+
+        gathered = _gathered(message, torch.zeros_like(sites), chunks, sites)
+        return self.square(sites + self.update(self.own(gathered * MESSAGE_SCALE)))
+
+    def _message(self, sites: Tensor, bonds: _Bonds, turns: list[Tensor]) -> Tensor:
+        frame = self.layout.matrix(turns, sites.dtype)
+        radial = bonds.splines(self.settings).to(sites.dtype)
+        weights = (radial @ self.radial[bonds.kind])[:, None].chunk(self.settings.l_max + 1, 2)
+        ends = [sites.index_select(0, end) for end in (bonds.receiver, bonds.sender)]
+        mixed = self.first(self.layout.split(frame @ torch.cat(ends, 2)))
+        weighted = [order * weight for order, weight in zip(mixed, weights, strict=True)]
+        messages = self.layout.join(self.second(self.gate(weighted)))
+        # Gates and biases do not vanish at the cutoff by themselves: the sum of all splines does.
+        return frame.mT @ (messages * radial.sum(1)[:, None, None])
