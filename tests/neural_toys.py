@@ -9,7 +9,14 @@ from model_toys import BASIS
 from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.models.neural.assembly import predicted_blocks
 from vcmbench.models.neural.graph import structure_graph
-from vcmbench.models.neural.so2_local import So2Local, So2LocalSettings
+from vcmbench.models.neural.network import BlockNetwork
+from vcmbench.models.neural.networks import (
+    MaceNetwork,
+    NetworkKind,
+    So2LocalNetwork,
+    TensorProductNetwork,
+)
+from vcmbench.models.neural.settings import MaceSettings, So2LocalSettings, TensorProductSettings
 from vcmbench.structure import Structure
 
 SMALL_NETWORK = So2LocalSettings(
@@ -23,17 +30,45 @@ SMALL_NETWORK = So2LocalSettings(
 )
 
 
-def make_network(settings: So2LocalSettings = SMALL_NETWORK, seed: int = 0) -> So2Local:
+SMALL_NETWORKS: dict[str, NetworkKind] = {
+    "so2-local": So2LocalNetwork(name="so2-local", settings=SMALL_NETWORK),
+    "tensor-product": TensorProductNetwork(
+        name="tensor-product",
+        settings=TensorProductSettings(
+            l_max=2,
+            channels=3,
+            message_cutoff_ang=3.5,
+            block_cutoff_ang=5.0,
+            n_splines=4,
+            radial_hidden=6,
+        ),
+    ),
+    "mace": MaceNetwork(
+        name="mace",
+        settings=MaceSettings(
+            l_max=2,
+            l_max_edge=2,
+            channels=3,
+            message_cutoff_ang=3.5,
+            block_cutoff_ang=5.0,
+            n_splines=4,
+            hidden=4,
+        ),
+    ),
+}
+
+
+def make_network(name: str = "so2-local", seed: int = 0) -> BlockNetwork:
     """Random weights in float64, those of the outputs too."""
     torch.manual_seed(seed)
-    network = So2Local(BASIS, settings).double()
-    for name, parameter in network.named_parameters():
-        if ".outputs." in name:
+    network = SMALL_NETWORKS[name].make(BASIS, torch.float64)
+    for parameter_name, parameter in network.named_parameters():
+        if ".outputs." in parameter_name:
             torch.nn.init.normal_(parameter, std=0.3)
     return network
 
 
-def network_part(network: So2Local, structure: Structure, *, chunk: int = 4096) -> BlockMatrix:
+def network_part(network: BlockNetwork, structure: Structure, *, chunk: int = 4096) -> BlockMatrix:
     """All that the network predicts, without Slater–Koster."""
     pattern = BlockPattern.from_structure(structure, BASIS, network.block_cutoff_ang)
     values = np.zeros(pattern.n_entries)

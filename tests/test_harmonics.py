@@ -11,6 +11,7 @@ from vcmbench.basis import L_MAX
 from vcmbench.harmonics import (
     E3NN_AXES,
     bond_frames,
+    clebsch_gordan,
     coupling,
     real_harmonics,
     rotate_blocks,
@@ -169,3 +170,26 @@ def test_e3nn_order_of_p_and_d_as_documented():
     d = [s3 * x * z, s3 * x * y, (3 * y**2 - 1) / 2, s3 * y * z, s3 / 2 * (z**2 - x**2)]
     expected = np.stack(d, axis=1) * np.sqrt(5 / (4 * np.pi))
     np.testing.assert_allclose(real_harmonics(2, POINTS) @ to_e3nn(2).T, expected, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("l1", "l2", "l3"), [(1, 1, 1), (1, 2, 2), (2, 2, 3), (2, 1, 2), (1, 1, 2)]
+)
+def test_clebsch_gordan_tensors_turn_with_their_shells(l1, l2, l3):
+    tensor = clebsch_gordan(l1, l2, l3)
+    d1, d2, d3 = (wigner_d(l, orthogonal(4, proper=True)) for l in (l1, l2, l3))
+    turned = np.einsum("ax,by,cz,xyz->abc", d1, d2, d3, tensor)
+    np.testing.assert_allclose(turned, tensor, atol=1e-12)
+    gram = np.einsum("abm,abn->mn", tensor, tensor)
+    np.testing.assert_allclose(gram, np.eye(2 * l3 + 1), atol=1e-12)
+
+
+def test_clebsch_gordan_of_two_p_shells_is_the_cross_product():
+    """Antisymmetric: (y, z, x) of a × b for vectors a and b in the order (y, z, x)."""
+    tensor = clebsch_gordan(1, 1, 1)
+    a, b = np.array([0.3, -1.0, 2.0]), np.array([1.1, 0.4, -0.7])
+    found = np.einsum("i,j,ijm->m", a, b, tensor)
+    cross = np.cross(a[[2, 0, 1]], b[[2, 0, 1]])[[1, 2, 0]]
+    np.testing.assert_allclose(np.abs(found @ cross), np.linalg.norm(found) * np.linalg.norm(cross))
+    np.testing.assert_allclose(tensor, -tensor.transpose(1, 0, 2), atol=1e-14)
+    assert not clebsch_gordan(1, 1, 3).any()

@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch_geometric")
 
-from neural_toys import SMALL_NETWORK  # noqa: E402
+from neural_toys import SMALL_NETWORK, SMALL_NETWORKS  # noqa: E402
 from release_toys import toy_release  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from transport_toys import tiled  # noqa: E402
@@ -23,7 +23,6 @@ from transport_toys import tiled  # noqa: E402
 from vcmbench.device import SUPPORT_ANG  # noqa: E402
 from vcmbench.errors import VcmbenchError  # noqa: E402
 from vcmbench.models import load_model, slater_koster  # noqa: E402
-from vcmbench.models.neural.networks import So2LocalNetwork  # noqa: E402
 from vcmbench.models.slater_koster import Settings  # noqa: E402
 from vcmbench.models.slater_koster_fit import fit_slater_koster  # noqa: E402
 from vcmbench.partition import block_parts  # noqa: E402
@@ -37,9 +36,10 @@ from vcmbench.training.supervision import epoch_batches  # noqa: E402
 from vcmbench.transport import Lead  # noqa: E402
 
 OPTIMISER = Optimiser(epochs=4, blocks_per_step=700, validate_every=2, averaging=0.5)
-NETWORK = So2LocalNetwork(name="so2-local", settings=SMALL_NETWORK)
 SMALL_BASE = Settings(n_two_centre=6, n_response=1, n_neighbour=1, degree=1)
-CONFIG = TrainingConfig(description="toy", network=NETWORK, optimiser=OPTIMISER, slab_ang=15.0)
+CONFIG = TrainingConfig(
+    description="toy", network=SMALL_NETWORKS["so2-local"], optimiser=OPTIMISER, slab_ang=15.0
+)
 
 
 @pytest.fixture(scope="module")

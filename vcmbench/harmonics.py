@@ -238,6 +238,35 @@ def coupling(l1: int, l2: int, l3: int) -> FloatArray:
     return tensor * (sqrt(2 * l3 + 1) / norm) if norm > 1e-10 else np.zeros_like(tensor)
 
 
+@cache
+def clebsch_gordan(l1: int, l2: int, l3: int) -> FloatArray:
+    """Tensor that couples two shells to any degree, of natural parity or not.
+
+    For even l1 + l2 + l3 that of `coupling`. For odd sums, as the p shells' antisymmetric part
+    (l3 = 1), the product has the other parity; the tensor is what rotations leave alone in the
+    product of the three shells, fixed up to a sign.
+
+    Returns
+    -------
+    (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) float
+        Orthonormal components M of l3: sum_ab C_abM C_abM' = δ_MM'; zero without the triangle rule.
+    """
+    sizes = (2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1)
+    if (l1 + l2 + l3) % 2 == 0 or not abs(l1 - l2) <= l3 <= l1 + l2:
+        return coupling(l1, l2, l3)
+    # Two turns about different axes generate all rotations.
+    change = []
+    for axis in (0, 2):
+        cosine, sine = np.cos(1.0), np.sin(1.0)
+        rotation = np.insert(np.insert([[cosine, -sine], [sine, cosine]], axis, 0, 0), axis, 0, 1)
+        rotation[axis, axis] = 1.0
+        d1, d2, d3 = (wigner_d(l, rotation) for l in (l1, l2, l3))
+        change.append(np.kron(np.kron(d1, d2), d3) - np.eye(int(np.prod(sizes))))
+    invariant = np.linalg.svd(np.concatenate(change))[2][-1]
+    invariant *= np.sign(invariant[np.abs(invariant).argmax()]) * sqrt(2 * l3 + 1)
+    return np.asarray(invariant.reshape(sizes))
+
+
 def to_e3nn(l: int) -> FloatArray:
     """Matrix M with Y_e3nn(v) = M Y(v), both orthonormal and of the same Cartesian vector.
 

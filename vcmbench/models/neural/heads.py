@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vcmbench.basis import OrbitalBasis, Species, pair_label
+from vcmbench.models.neural.frames import WignerTables
 from vcmbench.models.neural.radial import splines
 from vcmbench.models.neural.so2 import (
     FrameLayout,
@@ -89,7 +90,9 @@ class BondHead(torch.nn.Module):
         super().__init__()
         self.n_splines, self.cutoff_ang = n_splines, cutoff_ang
         highest = 2 * max(l for shells in basis.shells.values() for l in shells)
+        self.basis = basis
         self.layout = FrameLayout(l_max, min(l_max, highest))
+        self.wigner = WignerTables(max(l_max, highest // 2))
         pairs = list(combinations_with_replacement(basis.species, 2))
         self.index = {pair: k for k, pair in enumerate(pairs)}
         widths = self.layout.widths(2 * channels)
@@ -111,19 +114,19 @@ class BondHead(torch.nn.Module):
         pair: tuple[Species, Species],
         first: Tensor,
         second: Tensor,
-        distance_ang: Tensor,
+        vector: Tensor,
         dtype: torch.dtype,
     ) -> Tensor:
-        """Blocks in the frames of the bonds.
+        """Blocks of bonds of one species pair, without their size and envelope.
 
         Parameters
         ----------
         pair : tuple of Species
             Species of both ends, in canonical order.
-        first, second : (n, n_components, channels) float
-            Features of both ends in the frame of the bond, as of `layout`.
-        distance_ang : (n,) float
-            Lengths, Å.
+        first, second : (n, (l_max + 1)², channels) float
+            Features of both ends.
+        vector : (n, 3) float64
+            From the first end to the second, Å.
         dtype : torch.dtype
             Precision of the blocks.
 
@@ -131,6 +134,30 @@ class BondHead(torch.nn.Module):
         -------
         (n, n_i, n_j) float
         """
+        turns = self.wigner(vector)
+        frame = self.layout.matrix(turns, first.dtype)
+        framed = self._framed(pair, frame @ first, frame @ second, vector.norm(dim=1), dtype)
+        left, right = (self._site_turn(species, turns, dtype) for species in pair)
+        return left @ framed @ right.mT
+
+    def _site_turn(self, species: Species, turns: list[Tensor], dtype: torch.dtype) -> Tensor:
+        """(n, n_orbitals, n_orbitals) rotation of a site's orbitals from the frame."""
+        slices = self.basis.shell_slices(species)
+        size = slices[-1][1].stop
+        matrix = turns[0].new_zeros(len(turns[0]), size, size, dtype=dtype)
+        for l, orbitals in slices:
+            matrix[:, orbitals, orbitals] = turns[l].to(dtype)
+        return matrix
+
+    def _framed(
+        self,
+        pair: tuple[Species, Species],
+        first: Tensor,
+        second: Tensor,
+        distance_ang: Tensor,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """Blocks in the frames of the bonds, from features in the frames."""
         radial = splines(distance_ang, self.cutoff_ang, self.n_splines).to(first.dtype)
         weights = (radial @ self.radial[self.index[pair]])[:, None].chunk(self.layout.m_max + 1, 2)
         output = self.outputs[pair_label(*pair)]

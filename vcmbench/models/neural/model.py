@@ -22,7 +22,7 @@ from vcmbench.models.neural.assembly import network_values
 from vcmbench.models.neural.checkpoint import read_tensors, take, write_tensors
 from vcmbench.models.neural.excerpt import Excerpt
 from vcmbench.models.neural.network import BlockNetwork
-from vcmbench.models.neural.networks import So2LocalNetwork
+from vcmbench.models.neural.networks import NetworkKind
 from vcmbench.models.slater_koster import SlaterKoster
 from vcmbench.models.weights import WEIGHTS, BasisRecord
 from vcmbench.partition import device_slabs
@@ -37,7 +37,7 @@ class Metadata(Document):
 
     format: Literal["vcmbench-network-1"]
     basis: BasisRecord
-    network: So2LocalNetwork
+    network: NetworkKind
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class ResidualModel:
         return matrix.with_values(values)
 
 
-def save(directory: Path, network: BlockNetwork, kind: So2LocalNetwork) -> None:
+def save(directory: Path, network: BlockNetwork, kind: NetworkKind) -> None:
     """Write the network of a model directory."""
     metadata = Metadata(
         format="vcmbench-network-1", basis=BasisRecord.of(network.basis), network=kind

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torch_geometric.data import Data
@@ -24,6 +23,7 @@ from vcmbench.models.neural.frames import WignerTables, real_harmonics
 from vcmbench.models.neural.heads import BondHead, SiteHead, start_from_zero
 from vcmbench.models.neural.network import BlockNetwork, Pair
 from vcmbench.models.neural.radial import splines
+from vcmbench.models.neural.settings import So2LocalSettings
 from vcmbench.models.neural.so2 import (
     FrameLayout,
     OrderGate,
@@ -33,27 +33,6 @@ from vcmbench.models.neural.so3 import DegreeGate, DegreeLinear, SquareProduct
 
 MESSAGE_SCALE: Final = 0.2
 """Some 30 neighbours send messages: their sum stays of the size of each."""
-
-
-class So2LocalSettings(BaseModel):
-    """Shape of the network."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    l_max: int = Field(default=4, ge=0, le=8)
-    """Highest degree of the features; blocks between d shells hold orders up to 4."""
-    channels: PositiveInt = 24
-    """Channels of each degree."""
-    layers: int = Field(default=1, ge=0)
-    """Rounds of messages after the density of the neighbours."""
-    message_cutoff_ang: PositiveFloat = 5.0
-    """Range of the messages, Å."""
-    block_cutoff_ang: PositiveFloat = 8.0
-    """Range of the blocks that the network adds to Slater–Koster, Å."""
-    n_splines: PositiveInt = 10
-    """Radial functions of the messages and of the blocks."""
-    hidden: PositiveInt = 64
-    """Channels of each order in the messages and in front of the blocks."""
 
 
 class So2Local(BlockNetwork):
@@ -122,21 +101,9 @@ class So2Local(BlockNetwork):
     def raw_bond_blocks(
         self, pair: Pair, first: Tensor, second: Tensor, vector: Tensor, dtype: torch.dtype
     ) -> Tensor:
-        """(n, n_i, n_j) blocks of bonds, turned out of their frames."""
-        turns = self.wigner(vector)
-        frame = self.bond_head.layout.matrix(turns, first.dtype)
-        framed = self.bond_head(pair, frame @ first, frame @ second, vector.norm(dim=1), dtype)
-        left, right = (self._site_turn(species, turns, dtype) for species in pair)
-        return left @ framed @ right.mT
-
-    def _site_turn(self, species: Species, turns: list[Tensor], dtype: torch.dtype) -> Tensor:
-        """(n, n_orbitals, n_orbitals) rotation of a site's orbitals from the frame."""
-        slices = self.basis.shell_slices(species)
-        size = slices[-1][1].stop
-        matrix = turns[0].new_zeros(len(turns[0]), size, size, dtype=dtype)
-        for l, orbitals in slices:
-            matrix[:, orbitals, orbitals] = turns[l].to(dtype)
-        return matrix
+        """(n, n_i, n_j) blocks of bonds."""
+        blocks: Tensor = self.bond_head(pair, first, second, vector, dtype)
+        return blocks
 
 
 class _Bonds(NamedTuple):

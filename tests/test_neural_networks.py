@@ -1,4 +1,4 @@
-"""so2-local: exactly equivariant, Hermitian, local and continuous, however the work is cut."""
+"""Networks: exactly equivariant, Hermitian, local and continuous, however the work is cut."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torch_geometric")
 
 from model_toys import BASIS, HF, O, make_structure, orthogonal  # noqa: E402
-from neural_toys import SMALL_NETWORK, make_network, network_part  # noqa: E402
+from neural_toys import SMALL_NETWORKS, make_network, network_part  # noqa: E402
 
 from vcmbench.blocks import BlockPattern  # noqa: E402
 from vcmbench.errors import VcmbenchError  # noqa: E402
@@ -20,9 +20,13 @@ from vcmbench.structure import Structure  # noqa: E402
 STRUCTURE = make_structure()
 
 
-@pytest.fixture(scope="module")
-def network():
-    return make_network()
+@pytest.fixture(scope="module", params=list(SMALL_NETWORKS))
+def network(request):
+    if request.param != "so2-local":
+        pytest.importorskip("e3nn")
+    if request.param == "mace":
+        pytest.importorskip("mace")
+    return make_network(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +116,7 @@ def test_strictly_local(network):
     other = first.moved(np.array(line) + np.array([[0.0, 0, 0]] * 5 + [[0.0, 0.8, 0]]))
     a, b = (network_part(network, s) for s in (first, other))
     near = (a.pattern.pair <= 1).all(axis=1)
-    assert network.reach_ang == 2 * SMALL_NETWORK.message_cutoff_ang
+    assert network.reach_ang == 7.0
     changed = np.abs(a.values - b.align(a.pattern).values)
     assert changed[a.pattern.entry_mask(near)].max() == 0
     assert changed.max() > 1e-6
