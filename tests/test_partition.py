@@ -294,10 +294,20 @@ def test_narrow_guard_in_a_recipe_is_refused(long_release, tmp_path):
     shutil.copytree(long_release.folder / "devices", tmp_path / "x/devices")
     cut = {"version": 1, "device": "long", "parts": {"train": [(0, 30)], "test": [(34, 50)]}}
     with pytest.raises(VcmbenchError, match=r"split 'p': .*found 4 Å from train to test"):
-        toy_release(tmp_path / "x", {}, support_ang=CUTOFF, partitions={"p": cut})
+        toy_release(
+            tmp_path / "x",
+            {"train": ("long", "other")},
+            support_ang=CUTOFF,
+            partitions={"p": cut},
+        )
     cut["device"] = "lnog"
     with pytest.raises(VcmbenchError, match=r"split 'p': device: found lnog, expected \['long'"):
-        toy_release(tmp_path / "x", {}, support_ang=CUTOFF, partitions={"p": cut})
+        toy_release(
+            tmp_path / "x",
+            {"train": ("long", "other")},
+            support_ang=CUTOFF,
+            partitions={"p": cut},
+        )
 
 
 def test_a_file_with_a_guard_below_the_support_is_refused(long_release, tmp_path):

@@ -235,6 +235,22 @@ def test_siblings_stay_in_one_part(stores):
     assert rows["second"].family == "second"
 
 
+def test_device_in_no_part_and_no_partition_is_refused(stores):
+    with pytest.raises(VcmbenchError, match=r"parts: found none with \['second'\], expected every"):
+        release(stores, {"train": ("first",)})
+    assert not (stores / "manifest.json").exists()
+
+
+def test_store_under_another_devices_name_is_found(folder):
+    """Renamed in a manifest made anew, as by hand: the id in the store tells."""
+    opened = Release.open(folder)
+    devices = dict(opened.manifest.devices)
+    devices["other"] = devices.pop("first")
+    renamed = opened.manifest.model_copy(update={"devices": devices})
+    problems = verify_release(replace(opened, manifest=renamed))
+    assert any("first.zarr.zip: id: found 'first', expected 'other'" in p for p in problems)
+
+
 def test_foreign_file_is_refused_and_left_alone(stores):
     (stores / "splits").mkdir()
     (stores / "splits/old.json").write_text("{}")

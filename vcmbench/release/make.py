@@ -144,7 +144,7 @@ def complete(
     measured = _measure(folder, support_ang, progress)
     _read_records(folder, measured)
     family = families(measured.structures)
-    _check_parts(device_parts, measured, family)
+    _check_parts(device_parts, partitions, measured, family)
     manifest = Manifest(
         **{name: getattr(info, name) for name in ReleaseInfo.model_fields},
         schema_version=1,
@@ -254,13 +254,21 @@ def _check_support(device: Device, support_ang: float, path: Path) -> None:
         )
 
 
-def _check_parts(parts: DeviceParts, measured: _Measured, family: Mapping[str, str]) -> None:
+def _check_parts(
+    parts: DeviceParts,
+    partitions: Mapping[str, RangeParts],
+    measured: _Measured,
+    family: Mapping[str, str],
+) -> None:
     source = f"split {DEFAULT_SPLIT!r}"
     for part, ids in parts.parts.items():
         if unknown := sorted(set(ids) - set(measured.devices)):
             raise bad_input(
                 source, f"parts: {part}", found=unknown, expected=sorted(measured.devices)
             )
+    used = {*parts.part_of, *(cut.device for cut in partitions.values())}
+    if unused := sorted(set(measured.devices) - used):
+        raise bad_input(source, "parts", found=f"none with {unused}", expected="every device")
     check_families(family, parts.part_of, source)
 
 
