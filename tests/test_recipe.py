@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from vcmbench.errors import VcmbenchError
 from vcmbench.recipe import Recipe
@@ -125,3 +126,23 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "latin.yml").write_bytes(b"name: caf\xe9\n")
     with pytest.raises(VcmbenchError, match=r"latin\.yml: not a YAML document"):
         Recipe.read(tmp_path / "latin.yml")
+
+
+def test_lead_of_a_wider_cross_section_has_the_mesh_of_its_devices():
+    def lead_mesh(side: float, **dft):
+        device = {"id": "a", "structure": {"cross_section_ang": side, "oxide_units": 150}}
+        return Recipe(name="toy", dft=dft, devices=[device]).lead_dft.kpoint_mesh
+
+    assert lead_mesh(8.48) is None  # 6 × 4 × 4, what the TiN cell has by itself
+    assert lead_mesh(12.72) == (6, 6, 6)
+    assert lead_mesh(16.96) == (6, 4, 8)
+    assert lead_mesh(8.48, kpoint_mesh=(1, 4, 4)) == (6, 8, 8)
+
+
+def test_two_cross_sections_need_two_recipes():
+    devices = [
+        {"id": name, "structure": {"cross_section_ang": side, "oxide_units": 150}}
+        for name, side in (("a", 8.48), ("b", 12.72))
+    ]
+    with pytest.raises(ValidationError, match=r"found 8\.48 Å, 12\.72 Å, expected one"):
+        Recipe(name="toy", devices=devices)

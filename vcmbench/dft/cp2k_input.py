@@ -92,31 +92,42 @@ def default_mesh(structure: Structure) -> tuple[int, int, int]:
         1 × n × n for a device, 6 × 4 × 4 for the TiN cell. Never Γ only, which prints no
         real-space matrices: from 16.96 Å on, one point off Γ (1 × 1 × 2).
     """
-    sides = np.diag(structure.cell)
+    y, z = (_points(side) for side in np.diag(structure.cell)[1:])
     if (structure.region == Region.NONE).all():
-        across = [max(1, math.ceil(DENSITY_LENGTH_ANG / side - 1e-6)) for side in sides[1:]]
-        return LEAD_MESH_X, across[0], across[1]
-    y, z = (max(1, math.ceil(DENSITY_LENGTH_ANG / side - 1e-6)) for side in sides[1:])
+        return LEAD_MESH_X, y, z
     return (1, y, z) if (y, z) != (1, 1) else (1, 1, 2)
 
 
-def lead_mesh(device_mesh: tuple[int, int, int], side_ang: float) -> tuple[int, int, int]:
-    """Mesh of the 8-atom TiN cell equivalent to a device's mesh.
+def _points(side_ang: float) -> int:
+    return max(1, math.ceil(DENSITY_LENGTH_ANG / side_ang - 1e-6))
+
+
+def lead_settings(settings: Cp2kSettings, side_ang: float) -> Cp2kSettings:
+    """Settings of the lead of devices: those of the devices, with an equivalent k-mesh.
 
     Parameters
     ----------
-    device_mesh : (3,) int
-        Mesh of the device.
+    settings : Cp2kSettings
+        Settings of the devices.
     side_ang : float
-        Side of its cross-section, Å.
+        Side of their cross-section, Å.
 
     Returns
     -------
-    (3,) int
-        In-plane points times the number of cells, so that folding gives the device's points.
+    Cp2kSettings
+        The 8-atom TiN cell has in-plane points for each of the device's cells, so that folding
+        gives the device's points; no mesh where `default_mesh` says the same.
     """
+    mesh = settings.kpoint_mesh
+    y, z = mesh[1:] if mesh else 2 * (_points(side_ang),)
+    if (y, z) == (1, 1) and not mesh:
+        z = 2
     cells = round(side_ang / TIN_LATTICE_ANG)
-    return LEAD_MESH_X, cells * device_mesh[1], cells * device_mesh[2]
+    equivalent = (LEAD_MESH_X, cells * y, cells * z)
+    default = (LEAD_MESH_X, *2 * (_points(TIN_LATTICE_ANG),))
+    return settings.model_copy(
+        update={"kpoint_mesh": None if equivalent == default else equivalent}
+    )
 
 
 def placed_in_cell(structure: Structure) -> Structure:
