@@ -103,7 +103,7 @@ def _points(side_ang: float) -> int:
 
 
 def lead_settings(settings: Cp2kSettings, side_ang: float) -> Cp2kSettings:
-    """Settings of the lead of devices: those of the devices, with an equivalent k-mesh.
+    """Give the lead of devices their settings, with an equivalent k-mesh.
 
     Parameters
     ----------
