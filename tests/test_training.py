@@ -22,6 +22,8 @@ from transport_toys import tiled  # noqa: E402
 
 from vcmbench.device import SUPPORT_ANG  # noqa: E402
 from vcmbench.errors import VcmbenchError  # noqa: E402
+from vcmbench.evaluate import Request  # noqa: E402
+from vcmbench.evaluate import run as evaluate  # noqa: E402
 from vcmbench.models import load_model, slater_koster  # noqa: E402
 from vcmbench.models.slater_koster import Settings  # noqa: E402
 from vcmbench.models.slater_koster_fit import fit_slater_koster  # noqa: E402
@@ -184,6 +186,28 @@ def test_a_partition_trains_on_its_own_blocks_only(release):
     checked, _ = pieces_of(release, narrow, split="partition", part="validation")
     theirs = block_parts(split, pattern) == list(split.parts).index("validation")
     assert sum(piece.n_blocks for piece in checked) == (near & theirs).sum() > 0
+
+
+def test_a_part_of_a_partition_is_scored_on_its_own_blocks(release, whole, tmp_path):
+    """What the model was not trained on: only the Hamiltonian has a score there."""
+    request = Request(
+        str(whole[0]), str(release.folder), "partition:validation", output=tmp_path / "result"
+    )
+    result = evaluate(request).result
+    assert (result.dataset.split, result.dataset.part) == ("partition", "validation")
+    device = release.device("wire")
+    split = release.partition()
+    mine = block_parts(split, device.pattern) == list(split.parts).index("validation")
+    near = device.pattern.entry_mask(mine & (device.pattern.distance < 8))
+    weight = np.repeat(device.pattern.weight, np.diff(device.pattern.offset))[near]
+    predicted = load_model(str(whole[0])).model.predict(device.structure).align(device.pattern)
+    error = np.abs(predicted.values - device.hamiltonian.values)[near]
+    expected = 1e3 * float(weight @ error / weight.sum())
+    assert result.hamiltonian.mae_mev == pytest.approx(expected, rel=1e-3)
+    for section in (result.spectrum, result.transmission, result.throughput):
+        assert "a part of one device" in section.reason
+    with pytest.raises(VcmbenchError, match="unknown part of split 'partition' 'tset'"):
+        evaluate(Request(str(whole[0]), str(release.folder), "partition:tset", output=tmp_path))
 
 
 def test_published_labels_need_a_partition(release, tmp_path):

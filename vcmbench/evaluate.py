@@ -21,7 +21,8 @@ from vcmbench.errors import VcmbenchError
 from vcmbench.kpoints import monkhorst_pack
 from vcmbench.models import LoadedModel, load_model
 from vcmbench.models.loader import known_baselines
-from vcmbench.release import DEFAULT_SPLIT, Release, find_release
+from vcmbench.partition import block_parts
+from vcmbench.release import DEFAULT_SPLIT, PartitionSplit, Release, find_release
 from vcmbench.resources import cache_folder
 from vcmbench.scores import hamiltonian, physicality, spectrum, throughput
 from vcmbench.scores import transmission as agreement
@@ -52,6 +53,9 @@ KEEP_EVERY_S = 10.0
 """How often the points of an unfinished sweep are written to disk."""
 
 Progress = Callable[[str, int, int], None]
+
+_Partition = tuple[PartitionSplit, str]
+_ONLY_A_PART = "a part of one device is scored: it needs all of its blocks"
 
 
 @dataclass(frozen=True)
@@ -111,13 +115,27 @@ def run(request: Request, progress: Progress = lambda _stage, _done, _total: Non
         If the model, the dataset or a prediction is unusable.
     """
     release = find_release(request.dataset)
-    device_ids = request.devices or release.device_ids(request.selection)
+    partition = None if request.devices else _partition(release, request.selection)
+    if partition is not None:
+        device_ids: tuple[str, ...] = (partition[0].device,)
+    else:
+        device_ids = request.devices or release.device_ids(request.selection)
     if not device_ids:
         raise VcmbenchError(f"{release.label}: {request.selection!r} holds no device")
     model = load_model(request.model, accelerator=request.accelerator)
     folder = request.output or Path("results") / f"{model.name}-{release.manifest.name}"
-    evaluator = _Evaluator(request, release, model, folder, progress)
+    evaluator = _Evaluator(request, release, model, folder, progress, partition)
     return Evaluation(evaluator.run(device_ids), folder)
+
+
+def _partition(release: Release, selection: str) -> _Partition | None:
+    """Split and part that ``SPLIT:PART`` names, if it is a partition of one device."""
+    name, _, part = selection.rpartition(":")
+    split = release.split(name or DEFAULT_SPLIT)
+    if not isinstance(split, PartitionSplit):
+        return None
+    split.ranges(part)
+    return split, part
 
 
 class _Evaluator:
@@ -130,8 +148,10 @@ class _Evaluator:
         model: LoadedModel,
         folder: Path,
         progress: Progress,
+        partition: _Partition | None,
     ) -> None:
         self.request = request
+        self.partition = partition
         self.release = release
         self.model = model
         self.folder = folder
@@ -165,9 +185,7 @@ class _Evaluator:
         predicted, key = self._prediction(device)
         with self.stages.measure(f"hamiltonian {device.id}"):
             aligned = hamiltonian.align(predicted, device.pattern)
-            errors = hamiltonian.device_errors(
-                device.id, device.hamiltonian, device.overlap, aligned
-            )
+            errors = self._errors(device, aligned)
             scores.errors.append(errors)
             scores.reference_errors += self._reference_errors(device, errors)
         matrix = aligned.matrix
@@ -175,6 +193,16 @@ class _Evaluator:
         scores.transmissions[device.id] = self._transmission(device, matrix, key)
         self._plot_errors(device, errors)
         return errors.statistic.mae_mev
+
+    def _errors(self, device: Device, aligned: hamiltonian.Alignment) -> hamiltonian.DeviceErrors:
+        """Errors of a device, or of the blocks of its scored part."""
+        h, s = device.hamiltonian, device.overlap
+        if self.partition is not None:
+            split, part = self.partition
+            h = h.select(block_parts(split, device.pattern) == list(split.parts).index(part))
+            s = s.align(h.pattern)
+            aligned = aligned._replace(matrix=aligned.matrix.align(h.pattern))
+        return hamiltonian.device_errors(device.id, h, s, aligned)
 
     def _digest(self, device: Device) -> str:
         return self.release.manifest.devices[device.id].digest
@@ -224,8 +252,7 @@ class _Evaluator:
             return []
         if self.model.digest == reference.digest:
             return [errors]
-        aligned = hamiltonian.align(reference.predict(device), device.pattern)
-        return [hamiltonian.device_errors(device.id, device.hamiltonian, device.overlap, aligned)]
+        return [self._errors(device, hamiltonian.align(reference.predict(device), device.pattern))]
 
     # --- spectrum -----------------------------------------------------------------------------
 
@@ -236,6 +263,8 @@ class _Evaluator:
         kind: TypeAdapter[SpectrumErrors | Unavailable] = TypeAdapter(SpectrumErrors | Unavailable)
         if device.gauge != "fermi":
             return Unavailable(reason="the Fermi level is not known")
+        if self.partition is not None:
+            return Unavailable(reason=_ONLY_A_PART)
         self.progress(name, 0, 1)
 
         def compute() -> SpectrumErrors | Unavailable:
@@ -269,6 +298,8 @@ class _Evaluator:
         reference = device.transport
         if reference is None:
             return Unavailable(reason="the dataset has no contacts and no reference transmission")
+        if self.partition is not None:
+            return Unavailable(reason=_ONLY_A_PART)
         chosen = slice(None, None, self.stride)
         dft_contacts = matrix.replaced(device.hamiltonian, contact_blocks(device.pattern))
         headline = self._sweep(f"T(E) {device.id}", device, dft_contacts, key)
@@ -333,6 +364,8 @@ class _Evaluator:
     ) -> ThroughputSection | Unavailable:
         if self.model.predictions_folder is not None:
             return Unavailable(reason="predictions alone cannot be timed: it needs the model")
+        if self.partition is not None:
+            return Unavailable(reason=_ONLY_A_PART)
         self.progress("throughput", 0, 1)
         with self.stages.measure("throughput"):
             section = throughput.measure(
