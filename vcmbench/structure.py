@@ -152,7 +152,7 @@ class Structure:
         return replace(self, positions=positions)
 
     def permuted(self, order: NDArray[np.integer]) -> Structure:
-        """Return the sites in another order: site a of the result is site ``order[a]``."""
+        """Return sites in another order, or some of them: site a of the result is ``order[a]``."""
         return replace(
             self,
             numbers=self.numbers[order],

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from vcmbench.blocks import BlockMatrix
 from vcmbench.device import Device
 from vcmbench.errors import bad_input
+from vcmbench.fitted import require_fermi_gauge, training_record
 from vcmbench.models import slater_koster
 from vcmbench.models.card import write_card
-from vcmbench.models.interface import Cost, ModelCard, Training
-from vcmbench.models.neural.model import BASE, ResidualModel, load, save
+from vcmbench.models.interface import Cost, ModelCard
+from vcmbench.models.neural.model import BASE, load, save
 from vcmbench.models.neural.network import BlockNetwork
 from vcmbench.models.slater_koster import SlaterKoster
 from vcmbench.models.slater_koster_fit import fit_slater_koster
@@ -34,7 +35,6 @@ from vcmbench.partition import (
     slabs,
 )
 from vcmbench.release import PartitionSplit, Release
-from vcmbench.scores import hamiltonian
 from vcmbench.store.content import atomic_file
 from vcmbench.training.config import CONFIG, Optimiser, TrainingConfig
 from vcmbench.training.distributed import ALONE, Team
@@ -128,7 +128,7 @@ def train(
     """
     training, validation = parts(release, split, "train"), parts(release, split, "validation")
     for part in [*training, *validation]:
-        _require_fermi_gauge(part.device)
+        require_fermi_gauge(part.device)
     digests = {p.device.id: release.manifest.devices[p.device.id].digest for p in training}
     begun = State(config=config, data=digests)
     directory.mkdir(parents=True, exist_ok=True)
@@ -266,7 +266,6 @@ def _card(
 ) -> ModelCard:
     """Card of the model as it lies in the directory, scored on what it was trained on."""
     model = load(directory)
-    errors = hamiltonian.score_devices([_errors(model, part.device) for part in training])
     return ModelCard(
         schema_version=1,
         name=name,
@@ -277,30 +276,13 @@ def _card(
         license="CC-BY-4.0",
         cutoff_ang=model.cutoff_ang,
         n_parameters=model.n_parameters,
-        training=Training(
-            dataset=release.manifest.name,
-            version=release.manifest.version,
-            digest=release.manifest.digest,
-            devices=state.data,
-            mae_mev=round(errors.mae_mev, 4),
-            mae_full_mev=round(errors.mae_full_mev, 4),
-        ),
+        training=training_record(model, release, [part.device for part in training]),
         cost=Cost(hardware=_hardware(), hours=max(round(state.rows[-1].seconds / 3600, 3), 0.001)),
         references=list(config.references),
     )
-
-
-def _errors(model: ResidualModel, device: Device) -> hamiltonian.DeviceErrors:
-    predicted = hamiltonian.align(model.predict(device.structure), device.pattern)
-    return hamiltonian.device_errors(device.id, device.hamiltonian, device.overlap, predicted)
 
 
 def _hardware() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()} × {torch.cuda.device_count()}"
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def _require_fermi_gauge(device: Device) -> None:
-    if device.gauge != "fermi":
-        raise bad_input(device.id, "gauge", found=device.gauge, expected="fermi for training data")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vcmbench.blocks import BlockPattern
-from vcmbench.structure import IntArray, Structure
+from vcmbench.structure import IntArray
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,9 @@ class Excerpt:
         number = np.full(pattern.structure.n_sites, -1)
         number[sites] = np.arange(len(sites))
         part = BlockPattern(
-            _selected(pattern.structure, sites),
+            pattern.structure.permuted(sites),
             pattern.basis,
             number[pattern.pair[blocks]],
             pattern.shift[blocks],
         )
         return cls(part, pattern.entry_index(blocks))
-
-
-def _selected(structure: Structure, sites: NDArray[np.integer]) -> Structure:
-    return replace(
-        structure,
-        numbers=structure.numbers[sites],
-        positions=structure.positions[sites],
-        is_ghost=structure.is_ghost[sites],
-        region=structure.region[sites],
-    )
