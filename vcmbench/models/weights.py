@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,7 +20,8 @@ from vcmbench.structure import FloatArray
 WEIGHTS: Final = "weights.safetensors"
 """Name of the weights within a model directory."""
 
-_KEY = "vcmbench"
+METADATA_KEY: Final = "vcmbench"
+"""Of the JSON document in the file's metadata."""
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -73,7 +74,7 @@ def write_weights(path: Path, arrays: Mapping[str, FloatArray], metadata: BaseMo
     contiguous = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
     document = json.dumps(metadata.model_dump(mode="json"), sort_keys=True)
     with atomic_file(path) as temporary:
-        temporary.write_bytes(save(contiguous, metadata={_KEY: document}))
+        temporary.write_bytes(save(contiguous, metadata={METADATA_KEY: document}))
 
 
 def read_weights(path: Path, metadata_model: type[ModelT]) -> tuple[Arrays, ModelT]:
@@ -84,18 +85,32 @@ def read_weights(path: Path, metadata_model: type[ModelT]) -> tuple[Arrays, Mode
     VcmbenchError
         If the file is missing or damaged, or its metadata is not of `metadata_model`.
     """
+    arrays, metadata = read_file(path, "numpy", metadata_model)
+    return Arrays(path, arrays), metadata
+
+
+def read_file(
+    path: Path, framework: Literal["numpy", "pt"], metadata_model: type[ModelT]
+) -> tuple[dict[str, Any], ModelT]:
+    """Read a safetensors file as the arrays of a framework, and its metadata.
+
+    Raises
+    ------
+    VcmbenchError
+        If the file is missing or damaged, or its metadata is not of `metadata_model`.
+    """
     if not path.is_file():
         raise VcmbenchError(f"{path}: no such file: expected the model's weights")
     try:
-        with safe_open(path, framework="numpy") as handle:
-            document = (handle.metadata() or {}).get(_KEY)
+        with safe_open(path, framework=framework) as handle:
+            document = (handle.metadata() or {}).get(METADATA_KEY)
             arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise VcmbenchError(f"{path}: corrupt or truncated weights ({error})") from error
     if document is None:
-        raise bad_input(path, f"metadata: {_KEY}", found="none", expected="a JSON document")
+        raise bad_input(path, f"metadata: {METADATA_KEY}", found="none", expected="a JSON document")
     try:
-        return Arrays(path, arrays), metadata_model.model_validate_json(document)
+        return arrays, metadata_model.model_validate_json(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

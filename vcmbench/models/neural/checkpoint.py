@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel
 from safetensors.torch import save
 from torch import Tensor
 
-from vcmbench.documents import first_problem
-from vcmbench.errors import VcmbenchError, bad_input
+from vcmbench.errors import bad_input
+from vcmbench.models.weights import METADATA_KEY, read_file
 from vcmbench.store.content import atomic_file
-
-_KEY: Final = "vcmbench"
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -26,7 +23,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: BaseModel
     contiguous = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     document = json.dumps(metadata.model_dump(mode="json"), sort_keys=True)
     with atomic_file(path) as temporary:
-        temporary.write_bytes(save(contiguous, metadata={_KEY: document}))
+        temporary.write_bytes(save(contiguous, metadata={METADATA_KEY: document}))
 
 
 def read_tensors(path: Path, kind: type[ModelT]) -> tuple[dict[str, Tensor], ModelT]:
@@ -37,20 +34,7 @@ def read_tensors(path: Path, kind: type[ModelT]) -> tuple[dict[str, Tensor], Mod
     VcmbenchError
         If the file is missing or damaged, or its metadata is not of `kind`.
     """
-    if not path.is_file():
-        raise VcmbenchError(f"{path}: no such file: expected tensors")
-    try:
-        with safe_open(path, framework="pt") as handle:
-            document = (handle.metadata() or {}).get(_KEY)
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise VcmbenchError(f"{path}: corrupt or truncated tensors ({error})") from error
-    if document is None:
-        raise bad_input(path, f"metadata: {_KEY}", found="none", expected="a JSON document")
-    try:
-        return tensors, kind.model_validate_json(document)
-    except ValidationError as error:
-        raise VcmbenchError(f"{path}: metadata: {first_problem(error)}") from error
+    return read_file(path, "pt", kind)
 
 
 def take(
