@@ -54,14 +54,16 @@ def forward(network: BlockNetwork, pattern: BlockPattern, *, share: float, chunk
     features = network.features(graph, chunk=chunk)
     chosen = np.random.default_rng(0).permutation(pattern.n_blocks)
     blocks = np.sort(chosen[: int(share * pattern.n_blocks)])
-    total = torch.zeros(())
-    for piece in predicted_blocks(
-        network, features, pattern, blocks, chunk=chunk, dtype=torch.float32
-    ):
-        total = total + piece.values.abs().sum()
-    if total.requires_grad:
-        total.backward()
-    return float(total)
+    leaf = features.detach().requires_grad_(features.requires_grad)
+    total = 0.0
+    for piece in predicted_blocks(network, leaf, pattern, blocks, chunk=chunk, dtype=torch.float32):
+        size = piece.values.abs().sum()
+        if features.requires_grad:
+            size.backward()
+        total += float(size.detach())
+    if features.requires_grad:
+        features.backward(leaf.grad)
+    return total
 
 
 def seconds(network: BlockNetwork, pattern: BlockPattern) -> float:

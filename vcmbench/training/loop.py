@@ -82,14 +82,7 @@ class Trainer:
         n_entries = sum(batch.n_directed for batch in batches)
         absolute = torch.zeros(1, dtype=torch.float64)
         for batch in batches[self.team.rank :: self.team.size]:
-            loss, error = self._loss(batch)
-            if not torch.isfinite(loss):
-                raise VcmbenchError(
-                    f"training: step {self.step}: {batch.piece.name}: found loss {loss.item()}, "
-                    "expected a number: lower the learning rate"
-                )
-            (loss / n_entries).backward()
-            absolute += error
+            absolute += self._accumulate(batch, n_entries)
         parameters = [p for p in self.network.parameters() if p.grad is not None]
         self.team.sum([*(p.grad for p in parameters if p.grad is not None), absolute])
         torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_limit)
@@ -100,19 +93,31 @@ class Trainer:
         self._follow()
         return torch.cat([absolute, torch.tensor([n_entries], dtype=torch.float64)])
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum the loss, and |ΔH| in meV, over the entries of a batch."""
-        loss, error = torch.zeros(()), torch.zeros(1, dtype=torch.float64)
-        for difference, weight in _differences(self.network, batch):
+    def _accumulate(self, batch: Batch, n_entries: int) -> Tensor:
+        """Add a batch's part of the gradient, piece by piece; return its summed |ΔH|, meV.
+
+        The gradient of the features is summed over the pieces before it goes on to the sites:
+        nothing of a piece outlives it.
+        """
+        error = torch.zeros(1, dtype=torch.float64)
+        features = _features(self.network, batch)
+        leaf = features.detach().requires_grad_()
+        for difference, weight in _differences(self.network, leaf, batch):
             huber = torch.nn.functional.huber_loss(
                 difference,
                 torch.zeros_like(difference),
                 reduction="sum",
                 delta=self.settings.huber_mev,
             )
-            loss = loss.to(huber) + weight * huber / self.settings.huber_mev
+            if not torch.isfinite(huber):
+                raise VcmbenchError(
+                    f"training: step {self.step}: {batch.piece.name}: found loss {huber.item()}, "
+                    "expected a number: lower the learning rate"
+                )
+            (huber * (weight / (n_entries * self.settings.huber_mev))).backward()
             error += weight * difference.detach().abs().sum().double().cpu()
-        return loss, error
+        features.backward(leaf.grad)
+        return error
 
     def _follow(self) -> None:
         """Move the average; it follows faster at first."""
@@ -136,21 +141,27 @@ class Trainer:
         total = torch.zeros(2, dtype=torch.float64)
         with torch.no_grad():
             for batch in list(whole_batches(pieces))[self.team.rank :: self.team.size]:
-                for difference, weight in _differences(self.average, batch):
+                features = _features(self.average, batch)
+                for difference, weight in _differences(self.average, features, batch):
                     total[0] += weight * difference.abs().sum().double().cpu()
                     total[1] += weight * difference.numel()
         self.team.sum([total])
         return float(total[0] / total[1])
 
 
-def _differences(network: BlockNetwork, batch: Batch) -> Iterator[tuple[Tensor, int]]:
-    """Predicted minus target of each slab of a batch, meV, and the directions it stands for."""
+def _features(network: BlockNetwork, batch: Batch) -> Tensor:
+    """Features of the sites of a batch."""
+    accelerator = next(network.parameters()).device
+    return network.features(batch.piece.graph.clone().to(accelerator), chunk=CHUNK)
+
+
+def _differences(
+    network: BlockNetwork, features: Tensor, batch: Batch
+) -> Iterator[tuple[Tensor, int]]:
+    """Predicted minus target of each piece of a batch, meV, and the directions it stands for."""
     piece = batch.piece
-    parameter = next(network.parameters())
-    graph = piece.graph.clone().to(parameter.device)
-    features = network.features(graph, chunk=CHUNK)
     for part in predicted_blocks(
-        network, features, piece.pattern, batch.blocks, dtype=parameter.dtype
+        network, features, piece.pattern, batch.blocks, dtype=features.dtype
     ):
         target = target_of(piece, part.blocks, part.values)
         weight = int(piece.pattern.weight[part.blocks[0]])

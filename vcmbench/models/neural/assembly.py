@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from vcmbench.blocks import BlockPattern, Slab
 from vcmbench.models.neural.excerpt import Excerpt
@@ -73,8 +72,8 @@ def predicted_blocks(
     blocks : (n,) int
         Which of them, ascending.
     chunk : int
-        Largest number of blocks of a piece. With gradients, the inside of a piece is computed
-        again in the backward pass instead of being kept: memory grows with the results only.
+        Largest number of blocks of a piece. With gradients, go back through each piece before the
+        next one is asked for, and memory does not grow with their number.
     dtype : torch.dtype
         Precision of the blocks.
 
@@ -101,13 +100,6 @@ def predicted_blocks(
             i, j = torch.from_numpy(pattern.pair[part].T.astype(np.int64)).to(device)
             vector = torch.from_numpy(pattern.vector[part]).to(device)
             pair = (slab.species_i, slab.species_j)
-            values = checkpoint(
-                network.bond_blocks,
-                pair,
-                features.index_select(0, i),
-                features.index_select(0, j),
-                vector,
-                dtype,
-                use_reentrant=False,
-            )
+            ends = features.index_select(0, i), features.index_select(0, j)
+            values = network.bond_blocks(pair, *ends, vector, dtype)
             yield Piece(slab, part, values)
