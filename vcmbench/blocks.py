@@ -283,7 +283,8 @@ class BlockPattern:
 
     def entry_index(self, blocks: NDArray[np.integer]) -> IntArray:
         """Where the entries of some blocks stand, block after block."""
-        return _ranges(self.offset[blocks], np.diff(self.offset)[blocks])
+        start = self.offset[blocks]
+        return _ranges(start, self.offset[blocks + 1] - start)
 
     def entry_mask(self, blocks: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n_entries,) mask of the entries of the selected blocks."""

@@ -255,11 +255,10 @@ def clebsch_gordan(l1: int, l2: int, l3: int) -> FloatArray:
     if (l1 + l2 + l3) % 2 == 0 or not abs(l1 - l2) <= l3 <= l1 + l2:
         return coupling(l1, l2, l3)
     # Two turns about different axes generate all rotations.
+    c, s = np.cos(1.0), np.sin(1.0)
+    about_x, about_z = [[1, 0, 0], [0, c, -s], [0, s, c]], [[c, -s, 0], [s, c, 0], [0, 0, 1]]
     change = []
-    for axis in (0, 2):
-        cosine, sine = np.cos(1.0), np.sin(1.0)
-        rotation = np.insert(np.insert([[cosine, -sine], [sine, cosine]], axis, 0, 0), axis, 0, 1)
-        rotation[axis, axis] = 1.0
+    for rotation in (about_x, about_z):
         d1, d2, d3 = (wigner_d(l, rotation) for l in (l1, l2, l3))
         change.append(np.kron(np.kron(d1, d2), d3) - np.eye(int(np.prod(sizes))))
     invariant = np.linalg.svd(np.concatenate(change))[2][-1]

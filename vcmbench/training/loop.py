@@ -152,7 +152,7 @@ class Trainer:
 def _features(network: BlockNetwork, batch: Batch) -> Tensor:
     """Features of the sites of a batch."""
     accelerator = next(network.parameters()).device
-    return network.features(batch.piece.graph.clone().to(accelerator), chunk=CHUNK)
+    return network.features(batch.piece.graph.to(accelerator), chunk=CHUNK)
 
 
 def _differences(

@@ -224,14 +224,9 @@ def _epochs(
             validation_mev=validation_mev,
             seconds=round(time.monotonic() - begin, 1),
         )
-        state = state.model_copy(update={"rows": (*state.rows, row), "step": trainer.step})
-        better = validation_mev is not None and (
-            state.best_mev is None or validation_mev < state.best_mev
-        )
-        if better:
-            state = state.model_copy(update={"best_mev": validation_mev, "best_epoch": epoch + 1})
+        state = state.model_copy(update={"rows": (*state.rows, row)})
         if trainer.team.leads:
-            if better:
+            if state.best is row:
                 save(directory, trainer.average, state.config.network)
             write_log(directory / LOG, state.rows)
             write_state(directory, state, trainer)
@@ -241,8 +236,9 @@ def _epochs(
 
 
 def _is_over(state: State, settings: Optimiser) -> bool:
-    since = state.epochs - state.best_epoch
-    return state.best_mev is not None and since >= settings.patience * settings.validate_every
+    best = state.best
+    patience = settings.patience * settings.validate_every
+    return best is not None and state.epochs - best.epoch >= patience
 
 
 def write_log(path: Path, rows: Sequence[Row]) -> None:

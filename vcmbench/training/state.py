@@ -39,23 +39,32 @@ class State(Document):
     config: TrainingConfig
     data: dict[str, str]
     """Content digest of each device of the run."""
-    step: int = 0
     rows: tuple[Row, ...] = ()
-    best_mev: float | None = None
-    best_epoch: int = 0
 
     @property
     def epochs(self) -> int:
         """Epochs that are done."""
         return self.rows[-1].epoch if self.rows else 0
 
+    @property
+    def steps(self) -> int:
+        """Steps that are done."""
+        return self.rows[-1].steps if self.rows else 0
+
+    @property
+    def best(self) -> Row | None:
+        """Row of the lowest validation error, the first of several."""
+        validated = [
+            (row.validation_mev, row) for row in self.rows if row.validation_mev is not None
+        ]
+        return min(validated, key=lambda pair: pair[0])[1] if validated else None
+
 
 def write_state(folder: Path, state: State, trainer: Trainer) -> None:
     """Write all that a run needs to go on."""
     tensors = {f"network/{k}": v for k, v in trainer.network.state_dict().items()}
     tensors |= {f"average/{k}": v for k, v in trainer.average.state_dict().items()}
-    names = [name for name, _ in trainer.network.named_parameters()]
-    for name, parameter in zip(names, trainer.network.parameters(), strict=True):
+    for name, parameter in trainer.network.named_parameters():
         for moment in _MOMENTS:
             if parameter in trainer.optimiser.state:
                 tensors[f"{moment}/{name}"] = trainer.optimiser.state[parameter][moment]
@@ -85,8 +94,8 @@ def resume(folder: Path, begun: State, trainer: Trainer) -> State:
     moments = {m: take(path, tensors, parameters, f"{m}/") for m in _MOMENTS}
     for name, parameter in parameters.items():
         trainer.optimiser.state[parameter] = {
-            "step": torch.tensor(float(state.step)),
+            "step": torch.tensor(float(state.steps)),
             **{m: moments[m][name].to(parameter.device) for m in _MOMENTS},
         }
-    trainer.step = state.step
+    trainer.step = state.steps
     return state

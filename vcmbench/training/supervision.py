@@ -49,7 +49,7 @@ class Supervised:
 
     def n_directed(self, blocks: IntArray) -> int:
         """Entries of some blocks, both directions counted, as the score does."""
-        sizes = np.diff(self.pattern.offset)[blocks]
+        sizes = self.pattern.offset[blocks + 1] - self.pattern.offset[blocks]
         return int((sizes * self.pattern.weight[blocks]).sum())
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from vcmbench.blocks import BlockPattern, Slab
-from vcmbench.models.neural.excerpt import Excerpt
 from vcmbench.models.neural.graph import structure_graph
 from vcmbench.models.neural.network import BlockNetwork
 from vcmbench.structure import FloatArray, IntArray
@@ -37,10 +36,9 @@ class Piece(NamedTuple):
     values: Tensor
 
 
-def network_values(network: BlockNetwork, excerpt: Excerpt) -> FloatArray:
-    """(n_entries,) the network's part of the blocks of an excerpt, eV, in its order."""
+def network_values(network: BlockNetwork, pattern: BlockPattern) -> FloatArray:
+    """(n_entries,) the network's part of all blocks of a pattern, eV, in its order."""
     accelerator = next(network.parameters()).device
-    pattern = excerpt.pattern
     graph = structure_graph(pattern.structure, network.basis, network.message_cutoff_ang)
     features = network.features(graph.to(accelerator), chunk=CHUNK)
     values = np.zeros(pattern.n_entries)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from vcmbench.basis import OrbitalBasis, Species
+from vcmbench.basis import OrbitalBasis
 from vcmbench.errors import VcmbenchError
 from vcmbench.harmonics import E3NN_AXES
 from vcmbench.models.neural.e3nn_import import o3
@@ -123,11 +123,6 @@ class Mace(BlockNetwork):
         return torch.cat(
             [part.unflatten(1, (-1, size)).mT for part, size in zip(parts, sizes, strict=True)], 1
         )
-
-    def raw_site_blocks(self, species: Species, features: Tensor, dtype: torch.dtype) -> Tensor:
-        """(n, n_orbitals, n_orbitals) blocks of sites."""
-        blocks: Tensor = self.site_heads[species.label](features, dtype)
-        return blocks
 
     def raw_bond_blocks(
         self, pair: Pair, first: Tensor, second: Tensor, vector: Tensor, dtype: torch.dtype

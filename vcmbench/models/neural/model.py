@@ -101,7 +101,7 @@ class ResidualModel:
                 pattern, near, width_ang=self.slab_ang, reach_ang=self.network.reach_ang
             ):
                 part = Excerpt.of(pattern, slab.blocks, slab.sites)
-                values[part.entries] += network_values(self.network, part)
+                values[part.entries] += network_values(self.network, part.pattern)
         self._seconds["network"] = time.perf_counter() - begin
         return matrix.with_values(values)
 

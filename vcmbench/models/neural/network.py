@@ -31,7 +31,15 @@ class BlockNetwork(torch.nn.Module):
         Range of its blocks, Å.
     reach_ang : float
         Distance from its nearer end up to which sites matter to a block, Å.
+
+    Attributes
+    ----------
+    site_heads : ModuleDict
+        For each species' label what makes (n, n_orbitals, n_orbitals) symmetric blocks of features
+        and a dtype, without their size; each network makes its own.
     """
+
+    site_heads: torch.nn.ModuleDict
 
     def __init__(
         self,
@@ -66,10 +74,6 @@ class BlockNetwork(torch.nn.Module):
         """
 
     @abstractmethod
-    def raw_site_blocks(self, species: Species, features: Tensor, dtype: torch.dtype) -> Tensor:
-        """(n, n_orbitals, n_orbitals) symmetric blocks of sites, without their size."""
-
-    @abstractmethod
     def raw_bond_blocks(
         self, pair: Pair, first: Tensor, second: Tensor, vector: Tensor, dtype: torch.dtype
     ) -> Tensor:
@@ -96,7 +100,7 @@ class BlockNetwork(torch.nn.Module):
             eV.
         """
         size = self.site_scale_ev[self.basis.species.index(species)].to(dtype)
-        return size * self.raw_site_blocks(species, features, dtype)
+        return size * self.site_heads[species.label](features, dtype)
 
     def bond_blocks(
         self, pair: Pair, first: Tensor, second: Tensor, vector: Tensor, dtype: torch.dtype

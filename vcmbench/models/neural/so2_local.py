@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torch_geometric.data import Data
 
-from vcmbench.basis import OrbitalBasis, Species
+from vcmbench.basis import OrbitalBasis
 from vcmbench.models.neural.frames import WignerTables, real_harmonics
 from vcmbench.models.neural.heads import BondHead, SiteHead, start_from_zero
 from vcmbench.models.neural.network import BlockNetwork, Pair
@@ -92,11 +92,6 @@ class So2Local(BlockNetwork):
         repeats = torch.arange(1, 2 * settings.l_max + 2, 2, device=weights.device)
         spread = weights.unflatten(1, (len(repeats), -1)).repeat_interleave(repeats, dim=1)
         return harmonics[:, :, None] * spread
-
-    def raw_site_blocks(self, species: Species, features: Tensor, dtype: torch.dtype) -> Tensor:
-        """(n, n_orbitals, n_orbitals) blocks of sites."""
-        blocks: Tensor = self.site_heads[species.label](features, dtype)
-        return blocks
 
     def raw_bond_blocks(
         self, pair: Pair, first: Tensor, second: Tensor, vector: Tensor, dtype: torch.dtype

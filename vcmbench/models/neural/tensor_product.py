@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torch_geometric.data import Data
 
-from vcmbench.basis import OrbitalBasis, Species, pair_label
+from vcmbench.basis import OrbitalBasis, pair_label
 from vcmbench.harmonics import E3NN_AXES
 from vcmbench.models.neural.e3nn_import import nn, o3
 from vcmbench.models.neural.network import BlockNetwork, Pair
@@ -109,11 +109,6 @@ class TensorProduct(BlockNetwork):
         return layer.message(
             sites.index_select(0, bonds.sender), harmonics, radial, self.message_kind(bonds.kind)
         )
-
-    def raw_site_blocks(self, species: Species, features: Tensor, dtype: torch.dtype) -> Tensor:
-        """(n, n_orbitals, n_orbitals) blocks of sites."""
-        blocks: Tensor = self.site_heads[species.label](features, dtype)
-        return blocks
 
     def raw_bond_blocks(
         self, pair: Pair, first: Tensor, second: Tensor, vector: Tensor, dtype: torch.dtype
