@@ -24,10 +24,11 @@ from vcmbench.device import SUPPORT_ANG  # noqa: E402
 from vcmbench.errors import VcmbenchError  # noqa: E402
 from vcmbench.evaluate import Request  # noqa: E402
 from vcmbench.evaluate import run as evaluate  # noqa: E402
+from vcmbench.excerpt import Excerpt  # noqa: E402
 from vcmbench.models import load_model, slater_koster  # noqa: E402
 from vcmbench.models.slater_koster import Settings  # noqa: E402
 from vcmbench.models.slater_koster_fit import fit_slater_koster  # noqa: E402
-from vcmbench.partition import block_parts  # noqa: E402
+from vcmbench.partition import block_parts, device_slabs  # noqa: E402
 from vcmbench.store import write_device  # noqa: E402
 from vcmbench.training import run as training  # noqa: E402
 from vcmbench.training.config import Optimiser, TrainingConfig  # noqa: E402
@@ -219,11 +220,17 @@ def test_published_labels_need_a_partition(release, tmp_path):
 def test_slabs_predict_what_the_whole_device_gives(release, whole):
     model = load_model(str(whole[0])).model
     model = replace(model, network=model.network.double())
-    structure = release.device("wire").structure
-    expected = model.predict_within(structure, 8.0)
-    found = replace(model, slab_ang=9.0).predict_within(structure, 8.0)
-    np.testing.assert_allclose(found.values, expected.values, atol=1e-13)
-    base = model.base.predict_within(structure, 8.0)
+    expected = model.predict(release.device("wire").structure)
+    found = np.full(expected.pattern.n_entries, np.nan)
+    everything = np.ones(expected.pattern.n_blocks, dtype=bool)
+    for slab in device_slabs(
+        expected.pattern, everything, width_ang=9.0, reach_ang=model.reach_ang
+    ):
+        part = Excerpt.of(expected.pattern, slab.blocks, slab.sites)
+        assert part.pattern.structure.n_sites < expected.pattern.structure.n_sites
+        found[part.entries] = model.predict_blocks(part.pattern).values
+    np.testing.assert_allclose(found, expected.values, atol=1e-13)
+    base = model.base.predict(release.device("wire").structure)
     assert np.abs(expected.values - base.values).max() > 1e-3
 
 
@@ -235,7 +242,7 @@ from vcmbench.models.slater_koster_fit import fit_slater_koster
 from vcmbench.release import Release
 from vcmbench.training import run
 from vcmbench.training.config import TrainingConfig
-from vcmbench.training.distributed import team
+from vcmbench.processes import team
 
 small = Settings(n_two_centre=6, n_response=1, n_neighbour=1, degree=1)
 run.fit_slater_koster = lambda h: fit_slater_koster(h, small)

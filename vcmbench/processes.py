@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,16 @@ class Team:
     def sum(self, tensors: Iterable[Tensor]) -> None:
         """Replace tensors by their sums over all processes."""
         if self.size > 1:
+            import torch
+
             for tensor in tensors:
                 torch.distributed.all_reduce(tensor)
 
     def wait(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
+            import torch
+
             torch.distributed.barrier()
 
 
@@ -54,6 +58,8 @@ def team(accelerator: str) -> Iterator[Team]:
     if "RANK" not in os.environ:
         yield ALONE
         return
+    import torch
+
     if accelerator == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     torch.distributed.init_process_group("nccl" if accelerator == "cuda" else "gloo")

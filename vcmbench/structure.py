@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
@@ -142,6 +143,11 @@ class Structure:
         """(n_sites,) index of each site's species in `species_list`."""
         key = 2 * self.numbers.astype(np.int64) + self.is_ghost
         return np.searchsorted([2 * s.number + s.is_ghost for s in self.species_list], key)
+
+    def species_in(self, species: Sequence[Species]) -> IntArray:
+        """(n_sites,) index of each site's species in `species`, which holds all of them."""
+        kind = np.array([species.index(s) for s in self.species_list])
+        return kind[self.species_index]
 
     def in_region(self, *regions: Region) -> NDArray[np.bool_]:
         """(n_sites,) mask of the sites in any of `regions`."""

@@ -13,6 +13,7 @@ from vcmbench.cli.evaluate import evaluate, schema
 from vcmbench.cli.fit import fit
 from vcmbench.cli.hub import download, publish
 from vcmbench.cli.import_ import app as import_app
+from vcmbench.cli.predict import predict
 from vcmbench.cli.recipe import build
 from vcmbench.cli.release import hide, join, release
 from vcmbench.cli.splits import splits
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command("evaluate")(evaluate)
 app.command("fit")(fit)
 app.command("train")(train)
+app.command("predict")(predict)
 data_app.command("build-structure")(build_structure)
 data_app.command("build")(build)
 data_app.command("download")(download)

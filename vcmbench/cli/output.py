@@ -60,7 +60,7 @@ def spinner(title: str) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
+def stage_progress(*, visible: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """Show one progress bar per stage; the yielded function takes (stage, done, total)."""
     columns = (
         TextColumn("{task.description}"),
@@ -68,7 +68,9 @@ def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=messages, transient=not messages.is_terminal) as progress:
+    with Progress(
+        *columns, console=messages, transient=not messages.is_terminal, disable=not visible
+    ) as progress:
         tasks: dict[str, TaskID] = {}
 
         def update(stage: str, done: int, total: int) -> None:

@@ -35,9 +35,9 @@ def train(
     torchrun --nproc-per-node 4 --no-python vcmbench train baselines/so2-local --accelerator cuda
     """
     from vcmbench.cli.output import print_table, training_progress
+    from vcmbench.processes import team
     from vcmbench.release import find_release
     from vcmbench.training.config import TrainingConfig
-    from vcmbench.training.distributed import team
     from vcmbench.training.run import train as train_network
 
     settings, release = TrainingConfig.read(config), find_release(dataset)

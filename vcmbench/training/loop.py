@@ -12,8 +12,8 @@ from torch import Tensor
 from vcmbench.errors import VcmbenchError
 from vcmbench.models.neural.assembly import CHUNK, predicted_blocks
 from vcmbench.models.neural.network import BlockNetwork
+from vcmbench.processes import Team
 from vcmbench.training.config import Optimiser
-from vcmbench.training.distributed import Team
 from vcmbench.training.supervision import (
     Batch,
     Supervised,

@@ -34,10 +34,10 @@ from vcmbench.partition import (
     inside_one_slab,
     slabs,
 )
+from vcmbench.processes import ALONE, Team
 from vcmbench.release import PartitionSplit, Release
 from vcmbench.store.content import atomic_file
 from vcmbench.training.config import CONFIG, Optimiser, TrainingConfig
-from vcmbench.training.distributed import ALONE, Team
 from vcmbench.training.loop import Trainer
 from vcmbench.training.scales import set_scales
 from vcmbench.training.state import STATE, Row, State, resume, write_state

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from vcmbench.blocks import BlockMatrix, BlockPattern
-from vcmbench.models.neural.excerpt import Excerpt
+from vcmbench.excerpt import Excerpt
 from vcmbench.models.neural.graph import structure_graph
 from vcmbench.models.neural.network import BlockNetwork
 from vcmbench.partition import PartitionSlab

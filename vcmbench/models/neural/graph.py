@@ -46,16 +46,10 @@ def structure_graph(structure: Structure, basis: OrbitalBasis, message_cutoff_an
     i, j = pattern.pair[apart].T.astype(np.int64)
     vector = pattern.vector[apart]
     receiver, sender = np.concatenate([i, j]), np.concatenate([j, i])
-    species = site_species(structure, basis)
+    species = structure.species_in(basis.species)
     order = np.lexsort((receiver, species[sender], species[receiver]))
     return Data(
         species=torch.from_numpy(species),
         edge_index=torch.from_numpy(np.stack([sender, receiver])[:, order]),
         edge_vector=torch.from_numpy(np.concatenate([vector, -vector])[order]),
     )
-
-
-def site_species(structure: Structure, basis: OrbitalBasis) -> np.ndarray:
-    """(n_sites,) index of each site's species in ``basis.species``."""
-    kind = np.array([basis.species.index(s) for s in structure.species_list])
-    return kind[structure.species_index]

@@ -14,18 +14,17 @@ from typing import Final, Literal
 
 import torch
 
-from vcmbench.blocks import BlockMatrix
+from vcmbench.basis import OrbitalBasis
+from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.documents import Document
 from vcmbench.errors import VcmbenchError
 from vcmbench.models import slater_koster
 from vcmbench.models.neural.assembly import network_values
 from vcmbench.models.neural.checkpoint import read_tensors, take, write_tensors
-from vcmbench.models.neural.excerpt import Excerpt
 from vcmbench.models.neural.network import BlockNetwork
 from vcmbench.models.neural.networks import NetworkKind
 from vcmbench.models.slater_koster import SlaterKoster
 from vcmbench.models.weights import WEIGHTS, BasisRecord
-from vcmbench.partition import device_slabs
 from vcmbench.structure import Structure
 
 BASE: Final = "slater-koster"
@@ -50,14 +49,10 @@ class ResidualModel:
         Predicts every block out to the support.
     network : BlockNetwork
         Adds to those within its own cutoff.
-    slab_ang : float or None
-        Structures longer than this along x are worked on slab by slab, so that memory does not
-        grow with them; None: in one piece. The prediction is the same.
     """
 
     base: SlaterKoster
     network: BlockNetwork
-    slab_ang: float | None = None
     _seconds: dict[str, float] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -71,6 +66,16 @@ class ResidualModel:
         trained = sum(p.numel() for p in self.network.parameters())
         return self.base.n_parameters + trained
 
+    @property
+    def basis(self) -> OrbitalBasis:
+        """Orbitals of the species it knows."""
+        return self.base.basis
+
+    @property
+    def reach_ang(self) -> float:
+        """How far from either end of a block the sites lie that it depends on, Å."""
+        return max(self.base.reach_ang, self.network.reach_ang)
+
     def predict(self, structure: Structure) -> BlockMatrix:
         """Hamiltonian in the Fermi gauge, eV.
 
@@ -79,17 +84,21 @@ class ResidualModel:
         VcmbenchError
             If the structure has a species that the model does not know.
         """
-        return self._corrected(structure, self.base.predict(structure))
+        return self._corrected(self.base.predict(structure))
 
     def predict_within(self, structure: Structure, cutoff_ang: float) -> BlockMatrix:
         """Blocks closer than a cutoff (Å)."""
-        return self._corrected(structure, self.base.predict_within(structure, cutoff_ang))
+        return self._corrected(self.base.predict_within(structure, cutoff_ang))
+
+    def predict_blocks(self, pattern: BlockPattern) -> BlockMatrix:
+        """Predict the blocks of a pattern, whose structure holds all sites within reach of them."""
+        return self._corrected(self.base.predict_blocks(pattern))
 
     def stage_seconds(self) -> dict[str, float]:
         """Time that each stage of the latest prediction took, s."""
         return dict(self._seconds)
 
-    def _corrected(self, structure: Structure, matrix: BlockMatrix) -> BlockMatrix:
+    def _corrected(self, matrix: BlockMatrix) -> BlockMatrix:
         """Add the network's part."""
         begin = time.perf_counter()
         self._seconds.clear()
@@ -97,11 +106,7 @@ class ResidualModel:
         pattern, values = matrix.pattern, matrix.values.copy()
         near = pattern.distance < self.network.block_cutoff_ang
         with torch.inference_mode():
-            for slab in device_slabs(
-                pattern, near, width_ang=self.slab_ang, reach_ang=self.network.reach_ang
-            ):
-                part = Excerpt.of(pattern, slab.blocks, slab.sites)
-                values[part.entries] += network_values(self.network, part.pattern)
+            values[pattern.entry_mask(near)] += network_values(self.network, pattern.subset(near))
         self._seconds["network"] = time.perf_counter() - begin
         return matrix.with_values(values)
 
