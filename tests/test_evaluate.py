@@ -137,7 +137,7 @@ def test_running_again_finds_what_was_done(wire_release, stored, tmp_path, monke
 def test_interrupted_sweep_continues(wire_release, stored, tmp_path, monkeypatch):
     from vcmbench.transport.sweep import TransmissionSolver
 
-    monkeypatch.setattr("vcmbench.evaluate.KEEP_EVERY_S", 0.0)
+    monkeypatch.setattr("vcmbench.kept_sweep.KEEP_EVERY_S", 0.0)
     folder = predictions(tmp_path / "self", stored["wire"], stored["wire"].hamiltonian)
     solve, solved = TransmissionSolver.point, []
 

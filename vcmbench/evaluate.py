@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,12 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from vcmbench import plots
 from vcmbench.blocks import BlockMatrix
 from vcmbench.device import Device, TransportReference, contact_blocks
 from vcmbench.errors import VcmbenchError
+from vcmbench.kept_sweep import Grid, kept_transmission
 from vcmbench.kpoints import monkhorst_pack
 from vcmbench.models import LoadedModel, load_model
 from vcmbench.models.loader import known_baselines
@@ -42,15 +42,12 @@ from vcmbench.stages import Stages
 from vcmbench.store.content import atomic_file, read_content
 from vcmbench.store.predictions import read_predictions, write_predictions
 from vcmbench.structure import FloatArray
-from vcmbench.transport import Lead, Transmission, transmission
-from vcmbench.transport.sweep import POINT, Points
+from vcmbench.transport import Lead, Transmission
 
 QUICK_STRIDE = 4
 """`--quick` evaluates T at every fourth energy."""
 REFERENCE_MODEL = "slater-koster"
 """Baseline whose error is the unit of the skill."""
-KEEP_EVERY_S = 10.0
-"""How often the points of an unfinished sweep are written to disk."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -77,12 +74,6 @@ class Evaluation:
 
     result: Result
     folder: Path
-
-
-class _KeptSweep(BaseModel):
-    """Points of a sweep as JSON: one list per field, null where not yet computed."""
-
-    points: dict[str, list[list[float | None]]]
 
 
 @dataclass
@@ -307,9 +298,11 @@ class _Evaluator:
         plots.plot_transmission(
             self.folder / "plots" / f"transmission-{device.id}.png",
             f"{self.model.name}: {device.id}",
-            reference.energies_ev[chosen],
-            reference.mean[chosen],
-            {"predicted, DFT contacts": headline.mean, "all predicted": everything.mean},
+            agreement.Curve(reference.energies_ev[chosen], reference.mean[chosen]),
+            {
+                "predicted, DFT contacts": agreement.Curve(headline.energies_ev, headline.mean),
+                "all predicted": agreement.Curve(everything.energies_ev, everything.mean),
+            },
         )
         return _compare_transmission(reference, headline, everything)
 
@@ -319,33 +312,18 @@ class _Evaluator:
         """T(k, E) of one matrix; its points are kept, so that an interrupted sweep continues."""
         reference = device.transport
         assert reference is not None
-        energies = reference.energies_ev[:: self.stride]
-        shape = (len(reference.kpoints), len(energies))
-        kind = TypeAdapter(_KeptSweep)
-        full_key = [*key, self.release.manifest.leads[reference.lead].digest, self.stride]
-        kept = self.stages.find(name, full_key, kind)
-        known = None if kept is None else _points(kept, shape)
-        complete = known is not None and not np.isnan(known["transmission"]).any()
-        total, every = math.prod(shape), _Every(KEEP_EVERY_S)
-
-        def keep(done: int, points: Points) -> None:
-            self.progress(name, done, total)
-            if every.due() or done == total:
-                self.stages.keep(name, full_key, kind, _keepable(points))
-
-        with self.stages.measure(name, cached=complete):
-            lead = self.release.lead(reference.lead)
-            return transmission(
-                matrix,
-                device.overlap,
-                Lead(lead.hamiltonian, lead.overlap),
-                energies,
-                reference.kpoints,
-                reference.weights,
-                cache=cache_folder() / "leads",
-                known=known,
-                progress=keep,
-            )
+        grid = Grid(reference.energies_ev[:: self.stride], reference.kpoints, reference.weights)
+        lead = self.release.lead(reference.lead)
+        return kept_transmission(
+            self.stages,
+            name,
+            [*key, self.release.manifest.leads[reference.lead].digest, self.stride],
+            matrix,
+            device.overlap,
+            Lead(lead.hamiltonian, lead.overlap),
+            grid,
+            lambda done: self.progress(name, done, math.prod(grid.shape)),
+        )
 
     # --- the model itself ---------------------------------------------------------------------
 
@@ -424,21 +402,6 @@ class _Evaluator:
         )
 
 
-class _Every:
-    """Says when a given time has passed since it last said so."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._last = time.monotonic()
-
-    def due(self) -> bool:
-        now = time.monotonic()
-        if now - self._last < self._seconds:
-            return False
-        self._last = now
-        return True
-
-
 def _fingerprint(matrix: BlockMatrix) -> str:
     """SHA-256 of a prediction's blocks."""
     state = hashlib.sha256()
@@ -475,23 +438,3 @@ def _compare_transmission(
         n_energies=len(headline.energies_ev),
         n_kpoints=len(headline.kpoints),
     )
-
-
-def _keepable(points: Points) -> _KeptSweep:
-    fields = points.dtype.names or ()
-    return _KeptSweep(
-        points={
-            name: [[None if math.isnan(v) else v for v in row] for row in points[name].tolist()]
-            for name in fields
-        }
-    )
-
-
-def _points(kept: _KeptSweep, shape: tuple[int, ...]) -> Points | None:
-    points = np.full(shape, np.nan, dtype=POINT)
-    for name in POINT.names or ():
-        values = np.array(kept.points.get(name, []), dtype=np.float64)
-        if values.shape != shape:
-            return None
-        points[name] = values
-    return points

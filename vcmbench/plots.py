@@ -9,8 +9,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from vcmbench.scores.transmission import Curve
 from vcmbench.store.content import atomic_file
-from vcmbench.structure import FloatArray
 
 REFERENCE = "#1a1a1a"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
@@ -18,11 +18,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
 def plot_transmission(
-    path: Path,
-    title: str,
-    energies_ev: FloatArray,
-    reference: FloatArray,
-    predictions: Mapping[str, FloatArray],
+    path: Path, title: str, reference: Curve | None, predictions: Mapping[str, Curve]
 ) -> None:
     """Draw T(E) of the reference and of predictions on a log axis.
 
@@ -32,22 +28,21 @@ def plot_transmission(
         PNG file.
     title : str
         Title of the plot.
-    energies_ev : (n_energies,) float
-        Energies relative to the Fermi level, eV.
-    reference : (n_energies,) float
+    reference : Curve or None
         k-averaged DFT transmission.
-    predictions : mapping of str to (n_energies,) float
+    predictions : mapping of str to Curve
         k-averaged transmission by label.
     """
     figure = _figure(title)
     axes = figure.add_subplot()
-    axes.semilogy(energies_ev, reference, color=REFERENCE, linewidth=1.8, label="DFT")
-    for (label, transmission), colour in zip(predictions.items(), COLOURS, strict=False):
-        axes.semilogy(energies_ev, transmission, color=colour, linewidth=1.2, label=label)
+    if reference is not None:
+        axes.semilogy(*reference, color=REFERENCE, linewidth=1.8, label="DFT")
+    for (label, curve), colour in zip(predictions.items(), COLOURS, strict=False):
+        axes.semilogy(*curve, color=colour, linewidth=1.2, label=label)
     axes.axvline(0.0, color="#999999", linewidth=0.8, linestyle=":")
     axes.set_xlabel("E − E$_F$ (eV)")
     axes.set_ylabel("T(E), k-averaged")
-    axes.set_xlim(energies_ev[0], energies_ev[-1])
+    axes.margins(x=0)
     axes.grid(True, which="major", alpha=0.3)
     axes.legend(frameon=False)
     _save(figure, path)

@@ -18,6 +18,7 @@ from vcmbench.cli.recipe import build
 from vcmbench.cli.release import hide, join, release
 from vcmbench.cli.splits import splits
 from vcmbench.cli.train import train
+from vcmbench.cli.transmission import transmission
 from vcmbench.errors import VcmbenchError
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app.command("evaluate")(evaluate)
 app.command("fit")(fit)
 app.command("train")(train)
 app.command("predict")(predict)
+app.command("transmission")(transmission)
 data_app.command("build-structure")(build_structure)
 data_app.command("build")(build)
 data_app.command("download")(download)

@@ -52,12 +52,9 @@ class SurfaceCache:
 
     def surfaces(self, q: FloatArray, energy_ev: float) -> LeadSurfaces:
         """Surfaces at the in-plane wave vector q (2,), fractional, and an energy."""
-        key = np.append(np.round(q % 1.0, 12) % 1.0, round(energy_ev, 12)) + 0.0
-        path = None
-        if self._folder is not None:
-            path = self._folder / f"{hashlib.sha256(key.tobytes()).hexdigest()[:24]}.npz"
-            if (found := _read(path, key)) is not None:
-                return found
+        key, path = self._place(q, energy_ev)
+        if path is not None and (found := _read(path, key)) is not None:
+            return found
         wave_vector = key[:2].tobytes()
         if wave_vector not in self._layers:
             self._layers[wave_vector] = self.lead.principal_layer(q, self.n_cells)
@@ -66,6 +63,18 @@ class SurfaceCache:
         if path is not None:
             _write(path, key, made)
         return made
+
+    def holds(self, q: FloatArray, energy_ev: float) -> bool:
+        """Whether a surface is kept on disk."""
+        _, path = self._place(q, energy_ev)
+        return path is not None and path.exists()
+
+    def _place(self, q: FloatArray, energy_ev: float) -> tuple[FloatArray, Path | None]:
+        """Return what a surface depends on, rounded, and its file."""
+        key = np.append(np.round(q % 1.0, 12) % 1.0, round(energy_ev, 12)) + 0.0
+        if self._folder is None:
+            return key, None
+        return key, self._folder / f"{hashlib.sha256(key.tobytes()).hexdigest()[:24]}.npz"
 
 
 def _write(path: Path, key: FloatArray, made: LeadSurfaces) -> None:

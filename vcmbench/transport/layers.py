@@ -81,13 +81,39 @@ class Layers:
         No window starts inside the right contact, where its self-energy already acts.
         """
         starts = np.arange(np.searchsorted(self.edges, self.back[-1], side="right"))
-        stops = np.array([self.window(start).stop for start in starts])
-        from_left = np.append(0, np.cumsum(self.flops))
-        from_right = np.append(0, np.cumsum(self.mirrored().flops))
-        span = self.edges[stops] - self.edges[starts]
-        cost = from_left[starts] + from_right[self.n_layers - stops] + 8 * span**3 // 3
-        best = int(cost.argmin())
+        cost = [self._meeting_flops([start]) for start in starts.tolist()]
+        best = int(np.argmin(cost))
         return [best - 1, best] if best else [0, 1][: len(starts)]
+
+    def _meeting_flops(self, starts: list[int]) -> int:
+        """Real operations of one energy that meets in the windows beginning with these layers."""
+        windows = [self.window(start) for start in starts]
+        from_left = self.flops[: max(w.start for w in windows)].sum()
+        from_right = self.mirrored().flops[: self.n_layers - min(w.stop for w in windows)].sum()
+        spans = [int(self.edges[w.stop] - self.edges[w.start]) for w in windows]
+        return int(from_left + from_right) + sum(8 * span**3 // 3 for span in spans)
+
+    @property
+    def flops_per_energy(self) -> int:
+        """Real operations to solve one energy, in both of the windows that check each other."""
+        return self._meeting_flops(self.meeting_layers())
+
+    @property
+    def matrix_entries(self) -> int:
+        """Entries of H, and as many of S, that both sweeps and the windows hold densely."""
+        windows = [self.window(start) for start in self.meeting_layers()]
+        count = 0
+        for layers, n in (
+            (self, max(w.start for w in windows)),
+            (self.mirrored(), self.n_layers - min(w.stop for w in windows)),
+        ):
+            count += int((np.diff(layers.edges) * (layers.reach - layers.edges[:-1]))[:n].sum())
+        return count + sum(int(self.edges[w.stop] - self.edges[w.start]) ** 2 for w in windows)
+
+    @property
+    def largest_front(self) -> int:
+        """Orbitals of the largest front."""
+        return int((self.reach - self.edges[:-1]).max())
 
 
 def cut_layers(

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
+from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from vcmbench.blocks import BlockMatrix
@@ -20,7 +21,7 @@ from vcmbench.machine import allowed_threads
 from vcmbench.structure import FloatArray, IntArray, Region
 from vcmbench.transport.cache import SurfaceCache
 from vcmbench.transport.contacts import BlochContact, match_contact
-from vcmbench.transport.layers import cut_layers
+from vcmbench.transport.layers import Layers, cut_layers
 from vcmbench.transport.lead import Lead
 from vcmbench.transport.negf import Device
 
@@ -174,6 +175,10 @@ class TransmissionSolver:
         """Largest distance of a contact atom from its ideal lead site."""
         return float(max(contact.mismatch_ang.max() for contact in self.contacts))
 
+    def wave_vectors(self, k: FloatArray) -> FloatArray:
+        """(r_y r_z, 2) wave vectors of the lead's cell that the device's k (3,) holds."""
+        return self._left.wave_vectors(k)
+
     def device_at(self, k: FloatArray) -> Device:
         """Assemble the device at k (3,), fractional; the last one is kept."""
         key = np.asarray(k, dtype=np.float64).tobytes()
@@ -181,7 +186,15 @@ class TransmissionSolver:
             self._device = key, self._assemble(k)
         return self._device[1]
 
+    def layers_at(self, k: FloatArray) -> Layers:
+        """Layers at k (3,), fractional, without the dense matrices of `device_at`."""
+        return self._ordered(k)[2]
+
     def _assemble(self, k: FloatArray) -> Device:
+        return Device(*self._ordered(k))
+
+    def _ordered(self, k: FloatArray) -> tuple[csr_array, csr_array, Layers]:
+        """H and S at k with the orbitals in transport order, and their layers."""
         n_left, n_right = len(self._left.orbitals), len(self._right.orbitals)
         phase = np.ones(len(self._order), dtype=np.complex128)
         phase[:n_left] = self._left.wrap_phases(k)
@@ -198,7 +211,7 @@ class TransmissionSolver:
                 found="couplings between the left and the right contact",
                 expected="a device longer than its contacts and the interaction range",
             )
-        return Device(h, s, cut_layers(couplings, n_left, n_right))
+        return h, s, cut_layers(couplings, n_left, n_right)
 
     def point(self, k: FloatArray, energy_ev: float) -> np.void:
         """Solve one (k, E): a record of dtype `POINT`.
@@ -206,7 +219,7 @@ class TransmissionSolver:
         Where the device itself has a state at exactly this energy, uncoupled from both leads (as
         at E = 0 for an H of zeros), T is taken 1 neV higher.
         """
-        surfaces = [self.cache.surfaces(q, energy_ev) for q in self._left.wave_vectors(k)]
+        surfaces = [self.cache.surfaces(q, energy_ev) for q in self.wave_vectors(k)]
         left = self._left.unfold(k, [surface.left for surface in surfaces])
         right = self._right.unfold(k, [surface.right for surface in surfaces])
         device = self.device_at(k)

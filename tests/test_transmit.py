@@ -1,0 +1,163 @@
+"""T(E) of one device on request: the stored reference again, with every point accounted for."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from vcmbench.cli import app
+from vcmbench.errors import VcmbenchError
+from vcmbench.release import Release
+from vcmbench.store import write_predictions
+from vcmbench.transmit import Request, transmit
+from vcmbench.transport import Lead, TransmissionSolver
+from vcmbench.transport.estimate import estimate
+
+WINDOW = {"window_ev": (-0.1, 0.1), "step_ev": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("VCMBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def request_for(wire_release, tmp_path):
+    def make(**options):
+        options = {**WINDOW, "output": tmp_path / "out", **options}
+        return Request("wire", str(wire_release), **options)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def stored(wire_release):
+    return Release.open(wire_release).device("wire")
+
+
+def test_dft_gives_the_stored_reference_again(request_for, stored):
+    announced, steps = [], []
+    written = transmit(
+        request_for(), announce=announced.append, progress=lambda *step: steps.append(step)
+    )
+    reference = stored.transport
+    there = np.searchsorted(reference.energies_ev, [-0.1, 0.0])
+    np.testing.assert_allclose(
+        written.transmission.by_k[:, :2], reference.transmission[:, there], rtol=1e-6
+    )
+    assert steps[-1] == ("T(E) wire", 6, 6)
+    assert announced[0].n_points == 6
+    with written.csv.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["energy_ev"]) for row in rows] == [-0.1, 0.0, 0.1]
+    for index, row in enumerate(rows):
+        parts = [float(row[f"transmission ({k})"]) for k in ("0.25 0.25", "0.25 -0.25")]
+        assert float(row["transmission"]) == pytest.approx(np.mean(parts), rel=1e-12)
+        # An ideal wire lets every channel through.
+        channels = [float(row[f"channels ({k})"]) for k in ("0.25 0.25", "0.25 -0.25")]
+        assert parts == pytest.approx(channels, rel=1e-5)
+        assert parts == pytest.approx(written.transmission.by_k[:, index].tolist(), rel=1e-12)
+    assert written.plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_predicted_device_with_both_kinds_of_contacts(request_for, stored, tmp_path):
+    shifted = stored.hamiltonian + 0.2 * stored.overlap
+    write_predictions(tmp_path / "mine", "wire", shifted, gauge="fermi")
+    model = str(tmp_path / "mine")
+    found = {
+        contacts: transmit(request_for(model=model, contacts=contacts)).transmission.mean
+        for contacts in ("dft", "predicted")
+    }
+    exact = transmit(request_for()).transmission.mean
+    assert np.abs(found["dft"] - exact).max() > 1e-3
+    assert np.abs(found["predicted"] - found["dft"]).max() > 1e-3
+
+
+def test_points_are_kept(request_for, monkeypatch):
+    first = transmit(request_for()).transmission
+
+    def forbidden(self, k, energy_ev):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(TransmissionSolver, "point", forbidden)
+    again = transmit(request_for()).transmission
+    np.testing.assert_array_equal(again.by_k, first.by_k)
+    with pytest.raises(AssertionError):
+        transmit(request_for(step_ev=0.05))
+
+
+def test_failed_check_says_where(request_for, wire_release, tmp_path, monkeypatch):
+    solve = TransmissionSolver.point
+
+    def wrong(self, k, energy_ev):
+        point = solve(self, k, energy_ev)
+        if energy_ev == 0.1:
+            point["meeting_error"] = 2e-3
+        return point
+
+    monkeypatch.setattr(TransmissionSolver, "point", wrong)
+    with pytest.raises(VcmbenchError, match=r"two layers: found 0\.002 at k = .*E = 0\.1 eV"):
+        transmit(request_for())
+    assert not list((tmp_path / "out").glob("*.csv"))
+    options = ["--dataset", str(wire_release), "--window", "0", "0.1", "--step", "0.1"]
+    result = CliRunner().invoke(
+        app, ["transmission", "wire", *options, "--output", str(tmp_path / "cli")]
+    )
+    assert isinstance(result.exception, VcmbenchError)
+
+
+def test_command_prints_only_what_the_window_holds(wire_release, tmp_path):
+    def run(*window):
+        options = ["--dataset", str(wire_release), "--step", "0.15", "--output", str(tmp_path)]
+        result = CliRunner().invoke(
+            app, ["transmission", "wire", *options, "--window", *window], env={"COLUMNS": "200"}
+        )
+        assert result.exit_code == 0, result.output
+        return result.stdout.splitlines()[-2]
+
+    assert run("-0.15", "0.15").split("│")[1:4] == [" –         ", " –              ", " –            "]
+    conductance, low, high = (cell.strip() for cell in run("-0.45", "0.45").split("│")[1:4])
+    assert float(conductance) > 1
+    assert float(low) > 1e-6
+    assert high == "–"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window_ev": (0.1, -0.1)}, "expected an ascending window"),
+        ({"step_ev": 0.0}, "expected an ascending window and a positive step"),
+        ({"model": "slater-kostr"}, "slater-kostr"),
+    ],
+)
+def test_bad_requests_are_refused(request_for, options, message):
+    with pytest.raises(VcmbenchError, match=message):
+        transmit(request_for(**options))
+
+
+def test_bulk_has_no_contacts(request_for, wire_release, tmp_path):
+    with pytest.raises(VcmbenchError, match="lead: found none, expected a device with two"):
+        transmit(Request("bulk", str(wire_release), output=tmp_path))
+
+
+def test_estimate_counts_what_the_solver_holds(wire_release, stored, tmp_path):
+    bulk = Release.open(wire_release).lead("lead-tin")
+    lead = Lead(bulk.hamiltonian, bulk.overlap)
+    solver = TransmissionSolver(stored.hamiltonian, stored.overlap, lead, tmp_path)
+    kpoints, energies = stored.transport.kpoints, np.array([0.0, 0.2])
+    expected = estimate(solver, energies, kpoints, threads=2)
+    assert (expected.n_points, expected.n_surfaces) == (4, 4)
+    device = solver.device_at(kpoints[0])
+    held = [*device._left.strips, *device._right.strips, *device._meeting]
+    assert solver.layers_at(kpoints[0]).matrix_entries == sum(blocks.h.size for blocks in held)
+    for k in kpoints:
+        for energy in energies:
+            solver.point(k, energy)
+    assert estimate(solver, energies, kpoints, threads=2).n_surfaces == 0
+    # Twice the energies cost twice the work.
+    double = estimate(solver, np.linspace(0, 0.2, 4), kpoints, threads=2)
+    assert double.n_points == 2 * expected.n_points
+    assert double.gflop_per_point == expected.gflop_per_point

@@ -1,0 +1,96 @@
+"""`vcmbench transmission`: T(E) of a device or of a prediction for it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Contacts(StrEnum):
+    """Whose blocks within and between the contacts are used beside a predicted device."""
+
+    DFT = "dft"
+    PREDICTED = "predicted"
+
+
+def transmission(
+    device: Annotated[str, typer.Argument(help="Id of a device of the dataset.")],
+    dataset: Annotated[
+        str, typer.Option(help="A dataset's name (vcm-demo, vcm-demo@1.0.0) or release folder.")
+    ] = "vcm-demo",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Predict H: a baseline, model directory, module:callable or predictions."
+        ),
+    ] = None,
+    contacts: Annotated[
+        Contacts, typer.Option(help="Blocks of the contacts beside a predicted device.")
+    ] = Contacts.DFT,
+    window: Annotated[
+        tuple[float, float], typer.Option(help="Lowest and highest energy around E_F, eV.")
+    ] = (-1.0, 1.0),
+    step: Annotated[float, typer.Option(help="Distance of two energies, eV.")] = 0.01,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of CSV and plot [results/transmission-DEVICE].")
+    ] = None,
+) -> None:
+    """Compute T(E) between ideal leads and write it as CSV and as a plot.
+
+    Time and memory are estimated first. Running the same command again goes on where it stopped.
+
+    Examples
+    --------
+    vcmbench transmission device-b --window -0.5 0.5
+
+    vcmbench transmission device-b --model slater-koster --contacts predicted
+    """
+    import numpy as np
+
+    from vcmbench.cli.output import messages, print_table, stage_progress
+    from vcmbench.transmit import Request, transmit
+    from vcmbench.transport.estimate import Estimate
+    from vcmbench.transport.observables import TEMPERATURE_K, conductance_g0, current_a
+    from vcmbench.units import BOLTZMANN_EV_PER_K
+
+    def announce(cost: Estimate) -> None:
+        messages.print(
+            f"{cost.n_points} points of {cost.gflop_per_point:.3g} Gflop, {cost.n_surfaces} new "
+            f"lead surfaces: about {cost.seconds / 60:.1f} min and {cost.memory_bytes / 2**30:.2g} "
+            "GiB if nothing is kept from an earlier run"
+        )
+
+    request = Request(
+        device=device,
+        dataset=dataset,
+        model=model,
+        contacts=contacts.value,
+        window_ev=window,
+        step_ev=step,
+        output=output,
+    )
+    with stage_progress() as progress:
+        written = transmit(request, announce=announce, progress=progress)
+    found = written.transmission
+    curve = found.energies_ev, found.mean
+    # Beyond the window T is not known: thermal tails of some 10 kT have to fit into it.
+    reach = (
+        min(-found.energies_ev[0], found.energies_ev[-1]) - 10 * TEMPERATURE_K * BOLTZMANN_EV_PER_K
+    )
+    row = {
+        "G (2e²/h)": conductance_g0(*curve) if reach >= 0 else None,
+        **{
+            f"I at {voltage:g} V (A)": float(current_a(*curve, np.array([voltage]))[0])
+            if reach >= voltage / 2
+            else None
+            for voltage in (0.1, 1.0)
+        },
+        "smallest T": float(found.mean.min()),
+        "largest T": float(found.mean.max()),
+        "error of T at two layers": found.gates.meeting_error,
+    }
+    print_table(f"{device}: {model or 'DFT'}", [row])
+    messages.print(f"written: {written.csv}, {written.plot}")

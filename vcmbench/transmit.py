@@ -1,0 +1,205 @@
+"""T(E) of one device from its own H or a predicted one: estimate, kept points, CSV and plot."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vcmbench import plots
+from vcmbench.blocks import BlockMatrix
+from vcmbench.device import Device, contact_blocks
+from vcmbench.errors import VcmbenchError, bad_input
+from vcmbench.kept_sweep import Grid, kept_transmission
+from vcmbench.kpoints import monkhorst_pack
+from vcmbench.machine import allowed_threads
+from vcmbench.models import load_model
+from vcmbench.release import Release, find_release
+from vcmbench.resources import cache_folder
+from vcmbench.scores.hamiltonian import align
+from vcmbench.scores.transmission import Curve
+from vcmbench.stages import Stages
+from vcmbench.store.content import atomic_file
+from vcmbench.transport import Lead, Transmission, TransmissionSolver
+from vcmbench.transport.estimate import Estimate, estimate
+from vcmbench.transport.sweep import (
+    CHANNEL_TOLERANCE,
+    GAMMA_TOLERANCE,
+    MEETING_TOLERANCE,
+)
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Whose T(E), where: the fields are the options of ``vcmbench transmission``."""
+
+    device: str
+    dataset: str = "vcm-demo"
+    model: str | None = None
+    contacts: Literal["dft", "predicted"] = "dft"
+    window_ev: tuple[float, float] = (-1.0, 1.0)
+    step_ev: float = 0.01
+    output: Path | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """T(E) and the files it was written to."""
+
+    transmission: Transmission
+    csv: Path
+    plot: Path
+
+
+def transmit(
+    request: Request,
+    *,
+    announce: Callable[[Estimate], None] = lambda _estimate: None,
+    progress: Progress = lambda _name, _done, _total: None,
+) -> Written:
+    """Compute T(E) and write it.
+
+    Parameters
+    ----------
+    request : Request
+        Device, model and energies.
+    announce : callable
+        Told what it will take before it starts.
+    progress : callable
+        Called with the name of the sweep, finished and all points.
+
+    Returns
+    -------
+    Written
+
+    Raises
+    ------
+    VcmbenchError
+        If the device has no contacts, the model is unusable, or a check of the solver fails; the
+        message says at which k and E.
+    """
+    release = find_release(request.dataset)
+    device = release.device(request.device)
+    if device.lead is None:
+        raise bad_input(device.id, "lead", found="none", expected="a device with two contacts")
+    name, hamiltonian = _hamiltonian(device, request)
+    bulk = release.lead(device.lead)
+    lead = Lead(bulk.hamiltonian, bulk.overlap)
+    grid = _grid(device, request)
+    solver = TransmissionSolver(hamiltonian, device.overlap, lead, cache_folder() / "leads")
+    announce(estimate(solver, grid.energies_ev, grid.kpoints, allowed_threads()))
+    folder = request.output or Path("results") / f"transmission-{device.id}"
+    found = kept_transmission(
+        Stages(folder / "stages"),
+        f"T(E) {name}",
+        _key(release, device, hamiltonian, grid),
+        hamiltonian,
+        device.overlap,
+        lead,
+        grid,
+        lambda done: progress(f"T(E) {device.id}", done, math.prod(grid.shape)),
+    )
+    _require_gates(device.id, found)
+    written = Written(found, folder / f"{name}.csv", folder / f"{name}.png")
+    _write_csv(written.csv, found)
+    _plot(written.plot, device, name, found)
+    return written
+
+
+def _hamiltonian(device: Device, request: Request) -> tuple[str, BlockMatrix]:
+    """Name and matrix of the H that is asked for."""
+    if request.model is None:
+        return "dft", device.hamiltonian
+    model = load_model(request.model)
+    matrix = align(model.predict(device), device.pattern).matrix
+    if request.contacts == "dft":
+        matrix = matrix.replaced(device.hamiltonian, contact_blocks(device.pattern))
+    return model.name, matrix
+
+
+def _grid(device: Device, request: Request) -> Grid:
+    low, high = request.window_ev
+    if not (low < high and request.step_ev > 0):
+        raise bad_input(
+            "energies",
+            "window and step",
+            found=f"{low:g} … {high:g} eV in steps of {request.step_ev:g} eV",
+            expected="an ascending window and a positive step",
+        )
+    n_energies = math.floor((high - low) / request.step_ev + 1e-9) + 1
+    energies = np.round(low + request.step_ev * np.arange(n_energies), 9)
+    if device.transport is not None:
+        return Grid(energies, device.transport.kpoints, device.transport.weights)
+    return Grid(energies, *monkhorst_pack(device.provenance.kpoint_mesh or (1, 1, 1)))
+
+
+def _key(release: Release, device: Device, hamiltonian: BlockMatrix, grid: Grid) -> list[object]:
+    assert device.lead is not None
+    return [
+        release.manifest.devices[device.id].digest,
+        release.manifest.leads[device.lead].digest,
+        hashlib.sha256(np.ascontiguousarray(hamiltonian.values).tobytes()).hexdigest(),
+        grid.energies_ev.tolist(),
+        grid.kpoints.tolist(),
+    ]
+
+
+def _require_gates(name: str, found: Transmission) -> None:
+    """Refuse a T that fails a check of the solver, and say where it fails worst."""
+    if found.gates.passed:
+        return
+    points = found.points
+    excess = {
+        "T below 0": (-points["transmission"], 0.0),
+        "T above the open channels": (
+            points["transmission"] - points["channels"],
+            CHANNEL_TOLERANCE,
+        ),
+        "T at two layers": (points["meeting_error"], MEETING_TOLERANCE),
+        "negative Gamma": (points["negative_gamma"], GAMMA_TOLERANCE),
+    }
+    problems = []
+    for label, (value, limit) in excess.items():
+        k, e = np.unravel_index(np.nan_to_num(value, nan=np.inf).argmax(), value.shape)
+        if not value[k, e] <= limit:
+            problems.append(
+                f"{name}: {label}: found {value[k, e]:.3g} at k = {found.kpoints[k].tolist()}, "
+                f"E = {found.energies_ev[e]:g} eV, expected at most {limit:g}"
+            )
+    raise VcmbenchError("\n".join(problems))
+
+
+def _write_csv(path: Path, found: Transmission) -> None:
+    """Columns: energy, k-averaged T, then T and open channels of each k-point."""
+    columns = {"energy_ev": found.energies_ev, "transmission": found.mean}
+    for k, row in zip(found.kpoints, found.points, strict=True):
+        label = f"({k[1]:g} {k[2]:g})"
+        columns[f"transmission {label}"] = row["transmission"]
+        columns[f"channels {label}"] = row["channels"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
+    with atomic_file(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _plot(path: Path, device: Device, name: str, found: Transmission) -> None:
+    """T(E) beside the stored reference, on the energies that both have."""
+    stored, reference = device.transport, None
+    if stored is not None:
+        low, high = found.energies_ev[[0, -1]]
+        inside = (stored.energies_ev >= low - 1e-9) & (stored.energies_ev <= high + 1e-9)
+        reference = Curve(stored.energies_ev[inside], stored.mean[inside])
+    plots.plot_transmission(
+        path, device.id, reference, {name: Curve(found.energies_ev, found.mean)}
+    )
