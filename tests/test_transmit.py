@@ -118,7 +118,11 @@ def test_command_prints_only_what_the_window_holds(wire_release, tmp_path):
         assert result.exit_code == 0, result.output
         return result.stdout.splitlines()[-2]
 
-    assert run("-0.15", "0.15").split("│")[1:4] == [" –         ", " –              ", " –            "]
+    assert run("-0.15", "0.15").split("│")[1:4] == [
+        " –         ",
+        " –              ",
+        " –            ",
+    ]
     conductance, low, high = (cell.strip() for cell in run("-0.45", "0.45").split("│")[1:4])
     assert float(conductance) > 1
     assert float(low) > 1e-6

@@ -35,6 +35,7 @@ from vcmbench.transport.sweep import (
     MEETING_TOLERANCE,
 )
 
+Contacts = Literal["dft", "predicted"]
 Progress = Callable[[str, int, int], None]
 
 
@@ -45,7 +46,7 @@ class Request:
     device: str
     dataset: str = "vcm-demo"
     model: str | None = None
-    contacts: Literal["dft", "predicted"] = "dft"
+    contacts: Contacts = "dft"
     window_ev: tuple[float, float] = (-1.0, 1.0)
     step_ev: float = 0.01
     output: Path | None = None
@@ -91,7 +92,7 @@ def transmit(
     device = release.device(request.device)
     if device.lead is None:
         raise bad_input(device.id, "lead", found="none", expected="a device with two contacts")
-    name, hamiltonian = _hamiltonian(device, request)
+    name, hamiltonian = hamiltonian_of(device, request.model, request.contacts)
     bulk = release.lead(device.lead)
     lead = Lead(bulk.hamiltonian, bulk.overlap)
     grid = _grid(device, request)
@@ -115,15 +116,27 @@ def transmit(
     return written
 
 
-def _hamiltonian(device: Device, request: Request) -> tuple[str, BlockMatrix]:
-    """Name and matrix of the H that is asked for."""
-    if request.model is None:
+def hamiltonian_of(
+    device: Device, model: str | None, contacts: Contacts = "dft"
+) -> tuple[str, BlockMatrix]:
+    """Name and matrix of a device's own H or of a predicted one.
+
+    Parameters
+    ----------
+    device : Device
+        The device.
+    model : str or None
+        What `vcmbench.models.load_model` takes; None for the H of the dataset.
+    contacts : {"dft", "predicted"}
+        Whose blocks within and between the contacts a predicted H has.
+    """
+    if model is None:
         return "dft", device.hamiltonian
-    model = load_model(request.model)
-    matrix = align(model.predict(device), device.pattern).matrix
-    if request.contacts == "dft":
+    loaded = load_model(model)
+    matrix = align(loaded.predict(device), device.pattern).matrix
+    if contacts == "dft":
         matrix = matrix.replaced(device.hamiltonian, contact_blocks(device.pattern))
-    return model.name, matrix
+    return loaded.name, matrix
 
 
 def _grid(device: Device, request: Request) -> Grid:

@@ -10,6 +10,7 @@ import typer
 from vcmbench.cli.build import build_structure
 from vcmbench.cli.data import app as data_app
 from vcmbench.cli.evaluate import evaluate, schema
+from vcmbench.cli.export import export
 from vcmbench.cli.fit import fit
 from vcmbench.cli.hub import download, publish
 from vcmbench.cli.import_ import app as import_app
@@ -40,6 +41,7 @@ data_app.command("publish")(publish)
 data_app.command("splits")(splits)
 data_app.command("release")(release)
 data_app.command("hide")(hide)
+data_app.command("export")(export)
 data_app.command("join")(join)
 data_app.add_typer(import_app, name="import")
 app.add_typer(data_app, name="data")
