@@ -76,6 +76,8 @@ def result() -> Result:
                     all_predicted=Unavailable(reason="not asked for"),
                     noise_floor=transmission.noise_floor(curve, {}),
                     gates=transmission.gates(Gates(0.0, 0.0, 0.0, 0.0)),
+                    conductance_g0=1e-3,
+                    predicted_conductance_g0=1e-3,
                     n_energies=11,
                     n_kpoints=1,
                 )

@@ -9,6 +9,7 @@ from vcmbench.errors import VcmbenchError
 from vcmbench.scores.result import DeviceTransmission, Floor, TransmissionErrors, Unavailable
 from vcmbench.scores.transmission import (
     Curve,
+    best_shift,
     compare,
     energy_grid_floor,
     gates,
@@ -89,6 +90,25 @@ def test_distance_of_a_shifted_peak_is_its_shift():
     assert wasserstein_ev(curve(0.0), curve(peak[0])) is None
 
 
+@pytest.mark.parametrize("steps", [-21, -1, 0, 3, 30])
+def test_shifted_curve_is_shifted_back(steps):
+    """A uniformly shifted level costs a shift, and nothing after it."""
+    wide = np.round(np.arange(-140, 141) * 0.01, 2)
+    values = 10.0 ** (-6 + 4 * wide**2) + 0.3 * np.exp(-((wide - 0.4) ** 2) / 2e-4)
+    shift_ev, rest = best_shift(curve(values[40:241]), curve(values[40 + steps : 241 + steps]))
+    assert shift_ev == pytest.approx(0.01 * steps, abs=1e-12)
+    assert rest == pytest.approx(0, abs=1e-12)
+
+
+def test_shift_stays_in_its_range_and_on_its_grid():
+    far = curve(np.roll(barrier().transmission, 60))
+    assert abs(best_shift(barrier(), far)[0]) <= 0.3 + 1e-12
+    # Nothing to gain: the smallest shift counts.
+    assert best_shift(curve(1e-3), curve(1e-2)) == (0.0, pytest.approx(1, rel=1e-6))
+    coarse = Curve(np.array([-0.5, 0.0, 0.5]), np.array([1e-3, 1e-2, 1e-1]))
+    assert best_shift(coarse, coarse) == (0.0, 0.0)
+
+
 def test_a_dead_prediction_still_scores():
     errors = compare(barrier(), curve(0.0))
     assert errors.log10_mae > 4
@@ -135,6 +155,8 @@ def device(factor: float, checks: Gates = GATES, all_predicted=None) -> DeviceTr
         all_predicted=all_predicted or errors,
         noise_floor=noise_floor(reference, {}),
         gates=gates(checks),
+        conductance_g0=1e-3,
+        predicted_conductance_g0=factor * 1e-3,
         n_energies=ENERGIES.size,
         n_kpoints=2,
     )

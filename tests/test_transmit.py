@@ -9,10 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from vcmbench.cli import app
+from vcmbench.device import contact_blocks
 from vcmbench.errors import VcmbenchError
 from vcmbench.release import Release
 from vcmbench.store import write_predictions
-from vcmbench.transmit import Request, transmit
+from vcmbench.transmit import Request, hamiltonian_of, transmit
 from vcmbench.transport import Lead, TransmissionSolver
 from vcmbench.transport.estimate import estimate
 
@@ -63,17 +64,24 @@ def test_dft_gives_the_stored_reference_again(request_for, stored):
     assert written.plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_predicted_device_with_both_kinds_of_contacts(request_for, stored, tmp_path):
+def test_prediction_in_the_device_the_contacts_or_both(request_for, stored, tmp_path):
     shifted = stored.hamiltonian + 0.2 * stored.overlap
     write_predictions(tmp_path / "mine", "wire", shifted, gauge="fermi")
-    model = str(tmp_path / "mine")
-    found = {
-        contacts: transmit(request_for(model=model, contacts=contacts)).transmission.mean
-        for contacts in ("dft", "predicted")
+    written = {
+        part: transmit(request_for(model=str(tmp_path / "mine"), predicted=part))
+        for part in ("device", "contacts", "both")
     }
-    exact = transmit(request_for()).transmission.mean
-    assert np.abs(found["dft"] - exact).max() > 1e-3
-    assert np.abs(found["predicted"] - found["dft"]).max() > 1e-3
+    assert [w.csv.name for w in written.values()] == [f"mine-{part}.csv" for part in written]
+    curves = [transmit(request_for()), *written.values()]
+    means = [curve.transmission.mean for curve in curves]
+    for i in range(4):
+        for j in range(i):
+            assert np.abs(means[i] - means[j]).max() > 1e-3
+    _, contacts = hamiltonian_of(stored, str(tmp_path / "mine"), "contacts")
+    inner = ~contact_blocks(stored.pattern)
+    np.testing.assert_array_equal(
+        contacts.select(inner).values, stored.hamiltonian.select(inner).values
+    )
 
 
 def test_points_are_kept(request_for, monkeypatch):

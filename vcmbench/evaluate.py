@@ -43,6 +43,7 @@ from vcmbench.store.content import atomic_file, read_content
 from vcmbench.store.predictions import read_predictions, write_predictions
 from vcmbench.structure import FloatArray
 from vcmbench.transport import Lead, Transmission
+from vcmbench.transport.observables import conductance_g0
 
 QUICK_STRIDE = 4
 """`--quick` evaluates T at every fourth energy."""
@@ -435,6 +436,8 @@ def _compare_transmission(
         all_predicted=agreement.compare(ours, all_predicted),
         noise_floor=agreement.noise_floor(ours, reference.floors, solver=solver),
         gates=agreement.gates(headline.gates),
+        conductance_g0=conductance_g0(*ours),
+        predicted_conductance_g0=conductance_g0(*theirs),
         n_energies=len(headline.energies_ev),
         n_kpoints=len(headline.kpoints),
     )

@@ -99,6 +99,10 @@ def _agreement_rows(errors: TransmissionErrors, title: str) -> Iterable[Row]:
     yield "∫|ΔT| / ∫T", f"{errors.integrated_difference:.3g}"
     yield "conductance", _decades(errors.conductance_log10_error)
     yield "I(V), 0.05 … 1 V", _decades(errors.current_log10_error)
+    yield (
+        "after the best shift along E",
+        f"{_decades(errors.shifted_log10_mae)} ({errors.shift_ev:+.2g} eV)",
+    )
     if errors.wasserstein_ev is not None:
         yield "Wasserstein distance", f"{errors.wasserstein_ev:.3g} eV"
 

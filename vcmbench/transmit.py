@@ -35,7 +35,7 @@ from vcmbench.transport.sweep import (
     MEETING_TOLERANCE,
 )
 
-Contacts = Literal["dft", "predicted"]
+Predicted = Literal["device", "contacts", "both"]
 Progress = Callable[[str, int, int], None]
 
 
@@ -46,7 +46,7 @@ class Request:
     device: str
     dataset: str = "vcm-demo"
     model: str | None = None
-    contacts: Contacts = "dft"
+    predicted: Predicted = "device"
     window_ev: tuple[float, float] = (-1.0, 1.0)
     step_ev: float = 0.01
     output: Path | None = None
@@ -92,7 +92,7 @@ def transmit(
     device = release.device(request.device)
     if device.lead is None:
         raise bad_input(device.id, "lead", found="none", expected="a device with two contacts")
-    name, hamiltonian = hamiltonian_of(device, request.model, request.contacts)
+    name, hamiltonian = hamiltonian_of(device, request.model, request.predicted)
     bulk = release.lead(device.lead)
     lead = Lead(bulk.hamiltonian, bulk.overlap)
     grid = _grid(device, request)
@@ -117,7 +117,7 @@ def transmit(
 
 
 def hamiltonian_of(
-    device: Device, model: str | None, contacts: Contacts = "dft"
+    device: Device, model: str | None, predicted: Predicted = "both"
 ) -> tuple[str, BlockMatrix]:
     """Name and matrix of a device's own H or of a predicted one.
 
@@ -127,16 +127,20 @@ def hamiltonian_of(
         The device.
     model : str or None
         What `vcmbench.models.load_model` takes; None for the H of the dataset.
-    contacts : {"dft", "predicted"}
-        Whose blocks within and between the contacts a predicted H has.
+    predicted : {"device", "contacts", "both"}
+        What the prediction is used for: everything but the blocks within and between the contacts,
+        only these, or all. The rest is the dataset's.
     """
     if model is None:
         return "dft", device.hamiltonian
     loaded = load_model(model)
     matrix = align(loaded.predict(device), device.pattern).matrix
-    if contacts == "dft":
-        matrix = matrix.replaced(device.hamiltonian, contact_blocks(device.pattern))
-    return loaded.name, matrix
+    contacts = contact_blocks(device.pattern)
+    if predicted == "device":
+        matrix = matrix.replaced(device.hamiltonian, contacts)
+    elif predicted == "contacts":
+        matrix = device.hamiltonian.replaced(matrix, contacts)
+    return f"{loaded.name}-{predicted}", matrix
 
 
 def _grid(device: Device, request: Request) -> Grid:

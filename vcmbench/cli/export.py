@@ -37,6 +37,6 @@ def export(
     release = find_release(dataset)
     is_lead = device in release.manifest.leads
     entry = release.lead(device) if is_lead else release.device(device)
-    _, hamiltonian = hamiltonian_of(entry, model, contacts="predicted")
+    _, hamiltonian = hamiltonian_of(entry, model)
     write_sisl(output, hamiltonian, entry.overlap)
     messages.print(f"written: {output}")

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 
-class Contacts(StrEnum):
-    """Whose blocks within and between the contacts are used beside a predicted device."""
+class Predicted(StrEnum):
+    """What a prediction is used for; the rest is DFT's."""
 
-    DFT = "dft"
-    PREDICTED = "predicted"
+    DEVICE = "device"
+    CONTACTS = "contacts"
+    BOTH = "both"
 
 
 def transmission(
@@ -27,9 +28,12 @@ def transmission(
             help="Predict H: a baseline, model directory, module:callable or predictions."
         ),
     ] = None,
-    contacts: Annotated[
-        Contacts, typer.Option(help="Blocks of the contacts beside a predicted device.")
-    ] = Contacts.DFT,
+    predicted: Annotated[
+        Predicted,
+        typer.Option(
+            help="Where the prediction is used: all but the contacts, only there, or both."
+        ),
+    ] = Predicted.DEVICE,
     window: Annotated[
         tuple[float, float], typer.Option(help="Lowest and highest energy around E_F, eV.")
     ] = (-1.0, 1.0),
@@ -46,7 +50,7 @@ def transmission(
     --------
     vcmbench transmission device-b --window -0.5 0.5
 
-    vcmbench transmission device-b --model slater-koster --contacts predicted
+    vcmbench transmission device-b --model slater-koster --predicted both
     """
     import numpy as np
 
@@ -67,7 +71,7 @@ def transmission(
         device=device,
         dataset=dataset,
         model=model,
-        contacts=contacts.value,
+        predicted=predicted.value,
         window_ev=window,
         step_ev=step,
         output=output,

@@ -263,6 +263,10 @@ class TransmissionErrors(_Schema):
     """Mean over V = 0.05 … 1 V of |Δlog10(I/(G0 V) + ε)|, decades."""
     wasserstein_ev: float | None
     """Distance between the normalised cumulative transmissions, eV; null where one is zero."""
+    shift_ev: float
+    """Shift of the predicted T(E) along E, within ±0.3 eV, that agrees best with the reference."""
+    shifted_log10_mae: float
+    """Mean of |Δlog10(T + ε)| after that shift, over the energies that both then have, decades."""
 
 
 class Floor(_Schema):
@@ -321,6 +325,10 @@ class DeviceTransmission(TransmissionErrors):
     """Floors of this device."""
     gates: TransmissionGates
     """Checks on the predicted T."""
+    conductance_g0: float
+    """Conductance of the reference at 300 K and μ = E_F, in units of G0 = 2e²/h."""
+    predicted_conductance_g0: float
+    """That of the predicted device: ratios of devices (on/off) follow from the two."""
     n_energies: int
     """Number of energies."""
     n_kpoints: int

@@ -38,6 +38,9 @@ from vcmbench.units import CONDUCTANCE_QUANTUM_S
 VOLTAGES_V: Final = np.round(np.arange(1, 21) * 0.05, 2)
 """Voltages of the I(V) curve."""
 
+SHIFT_RANGE_EV: Final = 0.3
+"""Largest shift along E that is tried."""
+
 
 class Curve(NamedTuple):
     """k-averaged transmission on an energy grid.
@@ -103,6 +106,7 @@ def compare(reference: Curve, predicted: Curve) -> TransmissionErrors:
     difference = log10_difference(reference.transmission, predicted.transmission)
     total = trapezoid(reference.transmission, energies)
     smallest = EPSILON * (energies[-1] - energies[0])
+    shift_ev, shifted_log10_mae = best_shift(reference, predicted)
     moved = trapezoid(np.abs(predicted.transmission - reference.transmission), energies)
     return TransmissionErrors(
         log10_mae=float(np.abs(difference).mean()),
@@ -116,7 +120,40 @@ def compare(reference: Curve, predicted: Curve) -> TransmissionErrors:
             np.abs(_log10_ratio(_conductances(reference), _conductances(predicted))).mean()
         ),
         wasserstein_ev=wasserstein_ev(reference, predicted),
+        shift_ev=shift_ev,
+        shifted_log10_mae=shifted_log10_mae,
     )
+
+
+def best_shift(reference: Curve, predicted: Curve) -> tuple[float, float]:
+    """Find the shift along E that brings the predicted T(E) closest to the reference.
+
+    A level that is predicted too high by 50 meV moves its resonance by as much: a large error at
+    each energy, a small one after the shift.
+
+    Parameters
+    ----------
+    reference, predicted : Curve
+        On the same energies.
+
+    Returns
+    -------
+    shift_ev : float
+        Moves the prediction, in whole steps of the energy grid; the smallest of equally good ones.
+    log10_mae : float
+        Mean |Δlog10(T + ε)| over the energies that both then have, decades.
+    """
+    energies = reference.energies_ev
+    steps = int(SHIFT_RANGE_EV / np.diff(energies).max() + 1e-9)
+    n = len(energies)
+    shifts = sorted(range(-min(steps, n - 1), min(steps, n - 1) + 1), key=abs)
+    found = []
+    for shift in shifts:
+        theirs = predicted.transmission[max(0, -shift) : n - max(0, shift)]
+        ours = reference.transmission[max(0, shift) : n - max(0, -shift)]
+        found.append(float(np.abs(log10_difference(ours, theirs)).mean()))
+    best = int(np.argmin(found))
+    return shifts[best] * float(energies[1] - energies[0]), found[best]
 
 
 def _conductances(curve: Curve) -> FloatArray:
