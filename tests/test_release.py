@@ -320,6 +320,21 @@ def test_the_demo_is_what_its_recipe_makes(demo, tmp_path):
         assert (made.folder / name).read_bytes() == (demo.folder / name).read_bytes()
 
 
+def test_card_that_asks_for_a_plot_gets_its_file(demo, tmp_path):
+    for kind in ("devices", "leads"):
+        shutil.copytree(demo.folder / kind, tmp_path / "plotted" / kind)
+    recipe = read_recipe(Path(__file__).parents[1] / "data_cards/vcm-demo.release.yml")
+    text = recipe.card.read_text() + "\n<!-- begin rdf-plot -->\n<!-- end rdf-plot -->\n"
+    (tmp_path / "card.md").write_text(text)
+    made = make_release(
+        tmp_path / "plotted", recipe.model_copy(update={"card": tmp_path / "card.md"})
+    )
+    assert verify_release(made) == []
+    assert "rdf.png" in made.manifest.files
+    assert "![g(r) of the oxides](rdf.png)" in (made.folder / "README.md").read_text()
+    assert (made.folder / "rdf.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vcmbench.build.quality import RadialDistribution
 from vcmbench.plots import COLOURS
-from vcmbench.store.content import atomic_file
 
 
-def plot_rdf(path: Path, rdf: RadialDistribution) -> None:
-    """Draw g(r) of Hf-O, O-O and Hf-Hf as a PNG file.
+def rdf_png(rdf: RadialDistribution) -> bytes:
+    """Draw g(r) of Hf-O, O-O and Hf-Hf; the content of a PNG file.
 
     Parameters
     ----------
-    path : Path
-        PNG file.
     rdf : RadialDistribution
         Curves to draw.
     """
@@ -29,5 +26,6 @@ def plot_rdf(path: Path, rdf: RadialDistribution) -> None:
     axes.axhline(1, color="0.7", linewidth=0.8)
     axes.set(xlabel="r (Å)", ylabel="g(r)", xlim=(1, rdf.r_ang[-1]), ylim=(0, None))
     axes.legend()
-    with atomic_file(path) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary)
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content)
+    return content.getvalue()

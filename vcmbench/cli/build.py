@@ -84,9 +84,11 @@ def build_structure(
     write_extxyz(output, device.structure)
     _write_report(report or output.with_suffix(".json"), device)
     if plot is not None:
-        from vcmbench.build.rdf_plot import plot_rdf
+        from vcmbench.build.rdf_plot import rdf_png
+        from vcmbench.store.content import atomic_file
 
-        plot_rdf(plot, device.quality.rdf)
+        with atomic_file(plot) as temporary:
+            temporary.write_bytes(rdf_png(device.quality.rdf))
     if json:
         print_json(device.report())
     else:

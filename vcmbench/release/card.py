@@ -16,7 +16,8 @@ from typing import Any, Final
 import numpy as np
 import yaml
 
-from vcmbench.build.quality import Quality
+from vcmbench.build.quality import Quality, RadialDistribution
+from vcmbench.build.rdf_plot import rdf_png
 from vcmbench.errors import VcmbenchError, unknown_name
 from vcmbench.production_record import ProductionRecord
 from vcmbench.release.index import INDEX, IndexRow, columns
@@ -24,6 +25,7 @@ from vcmbench.release.manifest import ReleaseInfo
 from vcmbench.release.splits import PartitionSplit, Split
 
 CARD = "README.md"
+RDF_PLOT = "rdf.png"
 INDEX_SPLIT = "devices"
 """Name under which ``datasets`` gives the index: all devices, whichever part they serve."""
 
@@ -166,20 +168,36 @@ def _structure(data: CardData) -> str:
     )
 
 
-def _rdf(data: CardData) -> str:
+def mean_rdf(data: CardData) -> RadialDistribution | None:
     """Mean over families of g(r) of the oxide."""
     heads = sorted({row.family for row in data.rows} & set(data.quality))
     if not heads:
-        return ""
+        return None
     curves = [data.quality[name].rdf for name in heads]
-    r = curves[0].r_ang
-    mean = {pair: np.mean([c.g[pair] for c in curves], axis=0) for pair in curves[0].g}
-    chosen = [n for n, value in enumerate(r) if value > 1.5]
+    mean = {pair: np.mean([c.g[pair] for c in curves], axis=0).tolist() for pair in curves[0].g}
+    return RadialDistribution(r_ang=curves[0].r_ang, g=mean)
+
+
+def card_plots(text: str, data: CardData) -> dict[str, bytes]:
+    """Files of the plots that a card asks for."""
+    rdf = mean_rdf(data)
+    return {RDF_PLOT: rdf_png(rdf)} if rdf and "rdf-plot" in _BEGIN.findall(text) else {}
+
+
+def _rdf(data: CardData) -> str:
+    rdf = mean_rdf(data)
+    if rdf is None:
+        return ""
     table = _table(
-        {"r (Å)": f"{r[n]:.2f}", **{pair: f"{g[n]:.2f}" for pair, g in mean.items()}}
-        for n in chosen
+        {"r (Å)": f"{r:.2f}", **{pair: f"{g[n]:.2f}" for pair, g in rdf.g.items()}}
+        for n, r in enumerate(rdf.r_ang)
+        if r > 1.5
     )
     return f"<details>\n<summary>Table</summary>\n\n{table}\n\n</details>"
+
+
+def _rdf_plot(data: CardData) -> str:
+    return f"![g(r) of the oxides]({RDF_PLOT})" if mean_rdf(data) else ""
 
 
 def _settings(data: CardData) -> str:
@@ -307,6 +325,7 @@ SECTIONS: Final[dict[str, Callable[[CardData], str]]] = {
     "leads": _leads,
     "structure": _structure,
     "rdf": _rdf,
+    "rdf-plot": _rdf_plot,
     "settings": _settings,
     "scf": _scf,
     "runs": _runs,
