@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 
 import numpy as np
 import pytest
@@ -17,6 +18,11 @@ from vcmbench.transmit import Request, hamiltonian_of, transmit
 from vcmbench.transport import Lead, TransmissionSolver
 from vcmbench.transport.estimate import estimate
 
+without_cuda = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None
+    or importlib.import_module("torch").cuda.is_available(),
+    reason="needs torch and no CUDA device",
+)
 WINDOW = {"window_ev": (-0.1, 0.1), "step_ev": 0.1}
 
 
@@ -143,6 +149,9 @@ def test_command_prints_only_what_the_window_holds(wire_release, tmp_path):
         ({"window_ev": (0.1, -0.1)}, "expected an ascending window"),
         ({"step_ev": 0.0}, "expected an ascending window and a positive step"),
         ({"model": "slater-kostr"}, "slater-kostr"),
+        pytest.param(
+            {"accelerator": "cuda"}, "accelerator: found no CUDA device", marks=without_cuda
+        ),
     ],
 )
 def test_bad_requests_are_refused(request_for, options, message):

@@ -57,6 +57,18 @@ def test_stored_reference_is_reproduced(lead, device):
     assert result.mismatch_ang < 0.1
 
 
+def test_accelerator_gives_the_same(lead, device):
+    pytest.importorskip("torch")
+    points = [
+        TransmissionSolver(device.hamiltonian, device.overlap, lead, accelerator=accelerator).point(
+            K, 0.2
+        )
+        for accelerator in ("cpu", "cpu:0")  # The second is torch's.
+    ]
+    assert points[1]["transmission"] == pytest.approx(points[0]["transmission"], rel=1e-9, abs=0)
+    assert points[1]["meeting_error"] < 1e-11
+
+
 def explicit_contacts(
     lead: Lead, contacts: list[ContactSites], energy: float
 ) -> tuple[Contact, Contact]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse
+from scipy.linalg import LinAlgError
 from transport_toys import Chain, dense_transmission, make_chain
 
+from vcmbench.transport.arrays import HOST, TorchArrays
 from vcmbench.transport.layers import cut_layers
 from vcmbench.transport.negf import Contact, Device
 
@@ -64,6 +66,20 @@ def test_agrees_with_ase(chain):
     assert solve(chain, ENERGY, eta) == pytest.approx(
         calculator.get_transmission()[0], rel=RELATIVE, abs=0
     )
+
+
+def test_torch_agrees_with_lapack_in_every_window(chain):
+    torch = pytest.importorskip("torch")
+    h, s = chain.csr()
+    layers = cut_layers(abs(h) + abs(s), chain.n, chain.n, 4)
+    n_starts = int(np.searchsorted(layers.edges, layers.back[-1], side="right"))
+    contacts = chain.contacts(ENERGY, 1e-8)
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for name in devices:
+        device = Device(h, s, layers, range(n_starts), TorchArrays(name))
+        for _ in range(2):  # The matrices are used again at the next energy.
+            found = device.transmission(ENERGY, *contacts)
+            assert found == pytest.approx(solve(chain, ENERGY, 1e-8), rel=RELATIVE, abs=0)
 
 
 def test_agrees_with_sisl(chain, dtype):
@@ -197,3 +213,10 @@ def test_thin_layers_cost_less_than_one_interaction_range():
     pattern = scipy.sparse.csr_array(abs(i[:, None] - i) < reach)
     cost = [cut_layers(pattern, reach, reach, width).flops.sum() for width in (25, reach)]
     assert cost[0] < 0.8 * cost[1]
+
+
+def test_singular_layer_is_told_by_torch_as_by_lapack():
+    pytest.importorskip("torch")
+    for arrays in (HOST, TorchArrays("cpu")):
+        with pytest.raises(LinAlgError):
+            arrays.solve(arrays.zeros(2, 2), arrays.zeros(2, 1))

@@ -57,6 +57,7 @@ def kept_transmission(
     lead: Lead,
     grid: Grid,
     progress: Callable[[int], None] = lambda _done: None,
+    accelerator: str = "cpu",
 ) -> Transmission:
     """Transmission of a device; points found under the same name and key are not computed again.
 
@@ -74,6 +75,8 @@ def kept_transmission(
         Energies and k-points.
     progress : callable
         Called with the number of finished points.
+    accelerator : str
+        ``"cpu"`` or ``"cuda"``.
     """
     kind = TypeAdapter(_Kept)
     kept = stages.find(name, key, kind)
@@ -95,6 +98,7 @@ def kept_transmission(
             cache=cache_folder() / "leads",
             known=known,
             progress=keep,
+            accelerator=accelerator,
         )
 
 

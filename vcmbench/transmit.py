@@ -49,6 +49,7 @@ class Request:
     predicted: Predicted = "device"
     window_ev: tuple[float, float] = (-1.0, 1.0)
     step_ev: float = 0.01
+    accelerator: Literal["cpu", "cuda"] = "cpu"
     output: Path | None = None
 
 
@@ -108,6 +109,7 @@ def transmit(
         lead,
         grid,
         lambda done: progress(f"T(E) {device.id}", done, math.prod(grid.shape)),
+        request.accelerator,
     )
     _require_gates(device.id, found)
     written = Written(found, folder / f"{name}.csv", folder / f"{name}.png")

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from vcmbench.cli.evaluate import Accelerator
+
 
 class Predicted(StrEnum):
     """What a prediction is used for; the rest is DFT's."""
@@ -38,6 +40,9 @@ def transmission(
         tuple[float, float], typer.Option(help="Lowest and highest energy around E_F, eV.")
     ] = (-1.0, 1.0),
     step: Annotated[float, typer.Option(help="Distance of two energies, eV.")] = 0.01,
+    accelerator: Annotated[
+        Accelerator, typer.Option(help="What solves the device; the estimate is the CPU's.")
+    ] = Accelerator.CPU,
     output: Annotated[
         Path | None, typer.Option(help="Folder of CSV and plot [results/transmission-DEVICE].")
     ] = None,
@@ -74,6 +79,7 @@ def transmission(
         predicted=predicted.value,
         window_ev=window,
         step_ev=step,
+        accelerator=accelerator.value,
         output=output,
     )
     with stage_progress() as progress:

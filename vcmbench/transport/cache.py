@@ -11,6 +11,7 @@ from tempfile import NamedTemporaryFile
 import numpy as np
 
 from vcmbench.structure import FloatArray
+from vcmbench.transport.arrays import ComplexArray
 from vcmbench.transport.lead import (
     ETA_EV,
     GAMMA_THRESHOLD,
@@ -19,7 +20,7 @@ from vcmbench.transport.lead import (
     PrincipalLayer,
     surfaces,
 )
-from vcmbench.transport.negf import ComplexArray, Contact
+from vcmbench.transport.negf import Contact
 
 _FORMAT = "surfaces-1"
 

@@ -24,7 +24,8 @@ from scipy.linalg import LinAlgError, qr
 from vcmbench.blocks import BlockMatrix
 from vcmbench.errors import VcmbenchError
 from vcmbench.structure import Structure
-from vcmbench.transport.negf import ComplexArray, Contact
+from vcmbench.transport.arrays import ComplexArray
+from vcmbench.transport.negf import Contact
 
 ETA_EV = 1e-8
 """Broadening of the leads; errors in T are linear in it."""

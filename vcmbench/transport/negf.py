@@ -22,13 +22,10 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, lapack
 
 from vcmbench.structure import FloatArray
+from vcmbench.transport.arrays import HOST, Arrays, ComplexArray, Matrix
 from vcmbench.transport.layers import Layers
-
-ComplexArray = NDArray[np.complex128]
 
 
 class Contact(NamedTuple):
@@ -49,28 +46,21 @@ class Contact(NamedTuple):
 class _Front(NamedTuple):
     """Left part of a device seen from the orbitals it couples to."""
 
-    sigma: ComplexArray
-    probe: ComplexArray
+    sigma: Matrix
+    probe: Matrix
 
 
 class _Blocks(NamedTuple):
     """H and S on the same rows and columns."""
 
-    h: ComplexArray
-    s: ComplexArray
+    h: Matrix
+    s: Matrix
 
-    def at(self, energy_ev: float) -> ComplexArray:
+    def at(self, energy_ev: float) -> Matrix:
         """Return A = E S - H."""
         a = self.s * energy_ev
         a -= self.h
         return a
-
-
-def _dense(
-    h: scipy.sparse.csr_array, s: scipy.sparse.csr_array, rows: slice, columns: slice
-) -> _Blocks:
-    blocks = (m[rows][:, columns].toarray().astype(np.complex128) for m in (h, s))
-    return _Blocks(*(np.asfortranarray(block) for block in blocks))
 
 
 @dataclass(frozen=True)
@@ -79,22 +69,20 @@ class _Sweep:
 
     layers: Layers
     strips: list[_Blocks]
+    arrays: Arrays
 
-    def run(
-        self, energy_ev: float, sigma: ComplexArray, probe: ComplexArray, stops: Sequence[int]
-    ) -> dict[int, _Front]:
+    def run(self, energy_ev: float, front: _Front, stops: Sequence[int]) -> dict[int, _Front]:
         """Fronts just before each layer in `stops` is eliminated."""
-        front = _Front(sigma, probe)
         fronts = {}
         for layer in range(max(stops) + 1):
             if layer in stops:
                 fronts[layer] = front
             if layer < max(stops):
-                front = _eliminate(self.strips[layer].at(energy_ev), front)
+                front = _eliminate(self.strips[layer].at(energy_ev), front, self.arrays)
         return fronts
 
 
-def _eliminate(rows: ComplexArray, front: _Front) -> _Front:
+def _eliminate(rows: Matrix, front: _Front, arrays: Arrays) -> _Front:
     """Eliminate one layer.
 
     Parameters
@@ -103,15 +91,14 @@ def _eliminate(rows: ComplexArray, front: _Front) -> _Front:
         A of the layer against its front.
     front : _Front
         Before elimination; it may end before the new front does.
+    arrays : Arrays
+        Where the matrices are.
     """
     w, n = rows.shape[0], len(front.sigma)
-    columns = np.asfortranarray(rows[:, w:].conj().T)
+    columns = arrays.copy(rows[:, w:].conj().T)
     columns[: n - w] -= front.sigma[w:, :w]
     rows[:, :n] -= front.sigma[:w]
-    lu, pivots, info = lapack.zgetrf(rows[:, :w], overwrite_a=True)
-    if info > 0:
-        raise LinAlgError("a layer is singular at this energy")
-    x, _ = lapack.zgetrs(lu, pivots, rows[:, w:], overwrite_b=True)
+    x = arrays.solve(rows[:, :w], rows[:, w:])
     # Unlike scipy's zgemm, matmul lets other threads run meanwhile.
     sigma = columns @ x
     sigma[: n - w, : n - w] += front.sigma[w:, w:]
@@ -131,6 +118,8 @@ class Device:
         Their layers.
     meet : sequence of int, optional
         Layers with which the meeting windows begin; `Layers.meeting_layers` unless given.
+    arrays : Arrays
+        Where to compute.
     """
 
     def __init__(
@@ -139,20 +128,36 @@ class Device:
         s: scipy.sparse.csr_array,
         layers: Layers,
         meet: Sequence[int] | None = None,
+        arrays: Arrays = HOST,
     ) -> None:
-        self.layers = layers
+        self.layers, self.arrays = layers, arrays
         starts = layers.meeting_layers() if meet is None else meet
         self.windows = [layers.window(layer) for layer in starts]
         mirror = slice(None, None, -1)
-        self._left = _sweep(h, s, layers, max(w.start for w in self.windows))
-        self._right = _sweep(
+        self._left = self._sweep(h, s, layers, max(w.start for w in self.windows))
+        self._right = self._sweep(
             h[mirror][:, mirror].conj(),
             s[mirror][:, mirror].conj(),
             layers.mirrored(),
             layers.n_layers - min(w.stop for w in self.windows),
         )
         spans = [self._span(window) for window in self.windows]
-        self._meeting = [_dense(h, s, span, span) for span in spans]
+        self._meeting = [self._dense(h, s, span, span) for span in spans]
+
+    def _sweep(
+        self, h: scipy.sparse.csr_array, s: scipy.sparse.csr_array, layers: Layers, n: int
+    ) -> _Sweep:
+        edges, reach = layers.edges, layers.reach
+        strips = [
+            self._dense(h, s, slice(edges[i], edges[i + 1]), slice(edges[i], reach[i]))
+            for i in range(n)
+        ]
+        return _Sweep(layers, strips, self.arrays)
+
+    def _dense(
+        self, h: scipy.sparse.csr_array, s: scipy.sparse.csr_array, rows: slice, columns: slice
+    ) -> _Blocks:
+        return _Blocks(*(self.arrays.matrix(m[rows][:, columns]) for m in (h, s)))
 
     def _span(self, window: slice) -> slice:
         edges = self.layers.edges
@@ -173,42 +178,31 @@ class Device:
         (n_windows,) float
             The same number up to rounding.
         """
-        n_layers = self.layers.n_layers
+        n_layers, arrays = self.layers.n_layers, self.arrays
         from_left = self._left.run(
-            energy_ev, left.sigma, left.factor.conj().T, [w.start for w in self.windows]
+            energy_ev,
+            _Front(arrays.array(left.sigma), arrays.array(left.factor.conj().T)),
+            [w.start for w in self.windows],
         )
         from_right = self._right.run(
             energy_ev,
-            right.sigma[::-1, ::-1].T,
-            right.factor[::-1].T,
+            _Front(arrays.array(right.sigma[::-1, ::-1].T), arrays.array(right.factor[::-1].T)),
             [n_layers - w.stop for w in self.windows],
         )
         return np.array(
             [
-                _meet(a.at(energy_ev), from_left[w.start], from_right[n_layers - w.stop])
+                _meet(a.at(energy_ev), from_left[w.start], from_right[n_layers - w.stop], arrays)
                 for a, w in zip(self._meeting, self.windows, strict=True)
             ]
         )
 
 
-def _sweep(h: scipy.sparse.csr_array, s: scipy.sparse.csr_array, layers: Layers, n: int) -> _Sweep:
-    edges, reach = layers.edges, layers.reach
-    return _Sweep(
-        layers,
-        [_dense(h, s, slice(edges[i], edges[i + 1]), slice(edges[i], reach[i])) for i in range(n)],
-    )
-
-
-def _meet(a: ComplexArray, left: _Front, right: _Front) -> float:
+def _meet(a: Matrix, left: _Front, right: _Front, arrays: Arrays) -> float:
     """||W_l^dagger G W_r||_F^2 in a window that holds both fronts: left first, right last."""
     n_left, n_right = len(left.sigma), len(right.sigma)
     a[:n_left, :n_left] -= left.sigma
-    a[len(a) - n_right :, len(a) - n_right :] -= right.sigma[::-1, ::-1].T
-    source = np.zeros((len(a), len(right.probe)), dtype=np.complex128, order="F")
-    source[len(a) - n_right :] = right.probe[:, ::-1].T
-    lu, pivots, info = lapack.zgetrf(a, overwrite_a=True)
-    if info > 0:
-        raise LinAlgError("the meeting window is singular at this energy")
-    response, _ = lapack.zgetrs(lu, pivots, source, overwrite_b=True)
-    amplitude = left.probe @ response[:n_left]
-    return float(np.vdot(amplitude, amplitude).real)
+    a[len(a) - n_right :, len(a) - n_right :] -= arrays.mirrored(right.sigma)
+    source = arrays.zeros(len(a), len(right.probe))
+    source[len(a) - n_right :] = arrays.turned(right.probe)
+    response = arrays.solve(a, source)
+    return arrays.sum_of_squares(left.probe @ response[:n_left])

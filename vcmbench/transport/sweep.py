@@ -19,6 +19,7 @@ from vcmbench.blocks import BlockMatrix
 from vcmbench.errors import bad_input
 from vcmbench.machine import allowed_threads
 from vcmbench.structure import FloatArray, IntArray, Region
+from vcmbench.transport.arrays import HOST, Arrays, TorchArrays
 from vcmbench.transport.cache import SurfaceCache
 from vcmbench.transport.contacts import BlochContact, match_contact
 from vcmbench.transport.layers import Layers, cut_layers
@@ -135,6 +136,9 @@ class TransmissionSolver:
         The lead of both contacts.
     cache : Path, optional
         Folder for lead surfaces.
+    accelerator : str
+        Where devices are solved: ``"cpu"`` by LAPACK, ``"cuda"`` by torch. Leads are solved on
+        the CPU.
 
     Raises
     ------
@@ -148,6 +152,7 @@ class TransmissionSolver:
         overlap: BlockMatrix,
         lead: Lead,
         cache: Path | None = None,
+        accelerator: str = "cpu",
     ) -> None:
         pattern, structure = hamiltonian.pattern, hamiltonian.pattern.structure
         pattern.require_same_sites(overlap.pattern)
@@ -169,6 +174,7 @@ class TransmissionSolver:
         self._order = _transport_order(hamiltonian, self._left.orbitals, self._right.orbitals)
         self.cache = SurfaceCache(lead, self._left.n_cells_x, cache)
         self._device: tuple[bytes, Device] | None = None
+        self._arrays: Arrays = HOST if accelerator == "cpu" else TorchArrays(accelerator)
 
     @property
     def mismatch_ang(self) -> float:
@@ -191,7 +197,7 @@ class TransmissionSolver:
         return self._ordered(k)[2]
 
     def _assemble(self, k: FloatArray) -> Device:
-        return Device(*self._ordered(k))
+        return Device(*self._ordered(k), arrays=self._arrays)
 
     def _ordered(self, k: FloatArray) -> tuple[csr_array, csr_array, Layers]:
         """H and S at k with the orbitals in transport order, and their layers."""
@@ -249,6 +255,7 @@ def transmission(
     known: Points | None = None,
     progress: Callable[[int, Points], None] | None = None,
     threads: int | None = None,
+    accelerator: str = "cpu",
 ) -> Transmission:
     """Transmission of a device on all k-points and energies.
 
@@ -269,7 +276,10 @@ def transmission(
     progress : callable, optional
         Called after each point with the number of finished points and all points so far.
     threads : int, optional
-        Points solved at a time; by default as many as BLAS would take threads.
+        Points solved at a time; by default as many as BLAS would take threads, and two on an
+        accelerator: the leads of one are made while the other is solved.
+    accelerator : str
+        ``"cpu"`` or ``"cuda"``, where devices are solved.
 
     Returns
     -------
@@ -283,12 +293,13 @@ def transmission(
     energies_ev, kpoints, weights = (
         np.asarray(a, dtype=np.float64) for a in (energies_ev, kpoints, weights)
     )
-    solver = TransmissionSolver(hamiltonian, overlap, lead, cache)
+    solver = TransmissionSolver(hamiltonian, overlap, lead, cache, accelerator)
     points = np.full((len(kpoints), len(energies_ev)), np.nan, dtype=POINT)
     if known is not None:
         points[...] = known
+    threads = threads or (allowed_threads() if accelerator == "cpu" else 2)
     # Matrices of a layer are too small to share out: one core per point, none of them waiting.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads or allowed_threads()) as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
         for k, row in zip(kpoints, points, strict=True):
             solver.device_at(k)
             missing = np.flatnonzero(np.isnan(row["transmission"]))
