@@ -1,4 +1,4 @@
-"""ASV: what every evaluation does, on the bundled device. Run with `asv run --python=same`."""
+"""ASV: scores of the bundled device."""
 
 from __future__ import annotations
 
@@ -9,51 +9,28 @@ import numpy as np
 
 from vcmbench.models import load_model
 from vcmbench.release import find_release
-from vcmbench.scores import hamiltonian
-from vcmbench.store import read_device, write_device
+from vcmbench.scores import hamiltonian, spectrum
 from vcmbench.transport import Lead, TransmissionSolver
 
 
-class Store:
-    """Device store: time and size."""
-
-    def setup(self) -> None:
-        release = find_release("vcm-demo")
-        self.device = release.device("device-b")
-        self.path = release.folder / release.manifest.devices["device-b"].path
-        self.folder = tempfile.TemporaryDirectory()
-
-    def teardown(self) -> None:
-        self.folder.cleanup()
-
-    def time_read(self) -> None:
-        read_device(self.path)
-
-    def time_write(self) -> None:
-        write_device(Path(self.folder.name) / "device-b.zarr.zip", self.device)
-
-    def track_bytes_per_entry(self) -> float:
-        return self.path.stat().st_size / (2 * self.device.pattern.n_entries)
-
-    track_bytes_per_entry.unit = "bytes"
-
-
-class Score:
-    """Prediction of the closed-form baseline and its Hamiltonian score."""
+class Hamiltonian:
+    """Hamiltonian score of a prediction, and the spectrum around the Fermi level."""
 
     def setup(self) -> None:
         self.device = find_release("vcm-demo").device("device-b")
-        self.model = load_model("slater-koster").model
-        self.predicted = self.model.predict(self.device.structure)
+        self.predicted = load_model("slater-koster").model.predict(self.device.structure)
 
-    def time_predict_slater_koster(self) -> None:
-        self.model.predict(self.device.structure)
-
-    def time_hamiltonian(self) -> None:
+    def time_score(self) -> None:
         device = self.device
         aligned = hamiltonian.align(self.predicted, device.pattern)
         errors = hamiltonian.device_errors(device.id, device.hamiltonian, device.overlap, aligned)
-        assert np.isfinite(errors.statistic.mae_mev)
+        assert 0 < errors.statistic.mae_mev < 10
+
+    def time_levels(self) -> None:
+        device = self.device
+        kpoints = device.transport.kpoints[:1]
+        (found,) = spectrum.device_levels(device.hamiltonian, device.overlap, kpoints)
+        assert np.all(np.diff(found.energies_ev) >= 0)
 
 
 class Transmission:
