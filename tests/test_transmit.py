@@ -103,6 +103,19 @@ def test_points_are_kept(request_for, monkeypatch):
         transmit(request_for(step_ev=0.05))
 
 
+def test_steep_steps_are_halved_down_to_the_finest(request_for):
+    plain = transmit(request_for(window_ev=(-0.5, 0.5), step_ev=0.25)).transmission
+    found = transmit(request_for(window_ev=(-0.5, 0.5), step_ev=0.25, refine_ev=0.06)).transmission
+    energies = found.energies_ev
+    assert np.all(np.diff(energies) > 0)
+    assert set(plain.energies_ev) < set(energies)
+    assert np.diff(energies).min() == pytest.approx(0.0625)
+    np.testing.assert_array_equal(found.by_k[:, np.isin(energies, plain.energies_ev)], plain.by_k)
+    # What is left coarse is flat; what is steep is as fine as asked for.
+    change = np.abs(np.diff(np.log10(found.mean)))
+    assert np.all((change <= 0.1) | (np.diff(energies) < 0.12))
+
+
 def test_failed_check_says_where(request_for, wire_release, tmp_path, monkeypatch):
     solve = TransmissionSolver.point
 

@@ -27,8 +27,10 @@ from vcmbench.scores.hamiltonian import align
 from vcmbench.scores.transmission import Curve
 from vcmbench.stages import Stages
 from vcmbench.store.content import atomic_file
+from vcmbench.structure import FloatArray
 from vcmbench.transport import Lead, Transmission, TransmissionSolver
 from vcmbench.transport.estimate import Estimate, estimate
+from vcmbench.transport.observables import EPSILON
 from vcmbench.transport.sweep import (
     CHANNEL_TOLERANCE,
     GAMMA_TOLERANCE,
@@ -37,6 +39,10 @@ from vcmbench.transport.sweep import (
 
 Predicted = Literal["device", "contacts", "both"]
 Progress = Callable[[str, int, int], None]
+
+STEEP_DECADES = 0.1
+"""A step of the grid over which T changes by more is halved where refinement is asked for."""
+MAX_HALVINGS = 10
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Request:
     predicted: Predicted = "device"
     window_ev: tuple[float, float] = (-1.0, 1.0)
     step_ev: float = 0.01
+    refine_ev: float | None = None
     accelerator: Literal["cpu", "cuda"] = "cpu"
     output: Path | None = None
 
@@ -100,22 +107,46 @@ def transmit(
     solver = TransmissionSolver(hamiltonian, device.overlap, lead, cache_folder() / "leads")
     announce(estimate(solver, grid.energies_ev, grid.kpoints, allowed_threads()))
     folder = request.output or Path("results") / f"transmission-{device.id}"
-    found = kept_transmission(
-        Stages(folder / "stages"),
-        f"T(E) {name}",
-        _key(release, device, hamiltonian, grid),
-        hamiltonian,
-        device.overlap,
-        lead,
-        grid,
-        lambda done: progress(f"T(E) {device.id}", done, math.prod(grid.shape)),
-        request.accelerator,
-    )
+    stages = Stages(folder / "stages")
+
+    def sweep(energies_ev: FloatArray, label: str) -> Transmission:
+        part = grid._replace(energies_ev=energies_ev)
+        return kept_transmission(
+            stages,
+            f"T(E) {name}{label}",
+            _key(release, device, hamiltonian, part),
+            hamiltonian,
+            device.overlap,
+            lead,
+            part,
+            lambda done: progress(f"T(E) {device.id}{label}", done, math.prod(part.shape)),
+            request.accelerator,
+        )
+
+    found = sweep(grid.energies_ev, "")
+    if request.refine_ev is not None:
+        found = _refined(found, sweep, request.refine_ev)
     _require_gates(device.id, found)
     written = Written(found, folder / f"{name}.csv", folder / f"{name}.png")
     _write_csv(written.csv, found)
     _plot(written.plot, device, name, found)
     return written
+
+
+def _refined(
+    found: Transmission, sweep: Callable[[FloatArray, str], Transmission], finest_ev: float
+) -> Transmission:
+    """Halve steps of the grid until T changes little over each of them, or they are the finest."""
+    for level in range(1, MAX_HALVINGS + 1):
+        logarithm = np.log10(found.mean + EPSILON)
+        steep = np.abs(np.diff(logarithm)) > STEEP_DECADES
+        step = np.diff(found.energies_ev)
+        chosen = np.flatnonzero(steep & (step / 2 > finest_ev - 1e-12))
+        if not len(chosen):
+            break
+        middle = np.round(found.energies_ev[chosen] + step[chosen] / 2, 9)
+        found = found.joined(sweep(middle, f", refined {level}"))
+    return found
 
 
 def hamiltonian_of(

@@ -40,6 +40,10 @@ def transmission(
         tuple[float, float], typer.Option(help="Lowest and highest energy around E_F, eV.")
     ] = (-1.0, 1.0),
     step: Annotated[float, typer.Option(help="Distance of two energies, eV.")] = 0.01,
+    refine: Annotated[
+        float | None,
+        typer.Option(help="Halve steps over which T changes by a quarter, down to this, eV."),
+    ] = None,
     accelerator: Annotated[
         Accelerator, typer.Option(help="What solves the device; the estimate is the CPU's.")
     ] = Accelerator.CPU,
@@ -54,6 +58,8 @@ def transmission(
     Examples
     --------
     vcmbench transmission device-b --window -0.5 0.5
+
+    vcmbench transmission device-b --window 0.3 0.5 --refine 0.0005
 
     vcmbench transmission device-b --model slater-koster --predicted both
     """
@@ -79,6 +85,7 @@ def transmission(
         predicted=predicted.value,
         window_ev=window,
         step_ev=step,
+        refine_ev=refine,
         accelerator=accelerator.value,
         output=output,
     )

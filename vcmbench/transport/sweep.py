@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,6 +109,13 @@ class Transmission:
     def mean(self) -> FloatArray:
         """(n_energies,) k-averaged T per spin."""
         return self.weights @ self.by_k
+
+    def joined(self, other: Transmission) -> Transmission:
+        """Put two sweeps of one device at different energies together, in order of energy."""
+        energies = np.concatenate([self.energies_ev, other.energies_ev])
+        order = np.argsort(energies)
+        points = np.concatenate([self.points, other.points], axis=1)[:, order]
+        return replace(self, energies_ev=energies[order], points=points)
 
     @property
     def gates(self) -> Gates:
