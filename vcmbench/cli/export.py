@@ -10,7 +10,10 @@ import typer
 
 def export(
     device: Annotated[str, typer.Argument(help="Id of a device or lead of the dataset.")],
-    output: Annotated[Path, typer.Argument(help="File to write: .TSHS for sisl and TBtrans.")],
+    output: Annotated[
+        Path,
+        typer.Argument(help="FILE.TSHS for sisl and TBtrans, or a new folder NAME.quatrex."),
+    ],
     dataset: Annotated[
         str, typer.Option(help="A dataset's name (vcm-demo, vcm-demo@1.0.0) or release folder.")
     ] = "vcm-demo",
@@ -21,15 +24,19 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write H and S of a device or a lead for sisl and TBtrans; needs the extra [sisl].
+    """Write H and S of a device or a lead for other codes; needs the extra [sisl] or [importers].
 
     Examples
     --------
     vcmbench data export device-b device.TSHS
 
     vcmbench data export lead-tin lead.TSHS
+
+    vcmbench data export s05-v0 device.quatrex --dataset vcm-nano
     """
     from vcmbench.cli.output import messages
+    from vcmbench.errors import bad_input
+    from vcmbench.exporters.quatrex_export import write_quatrex
     from vcmbench.exporters.sisl_export import write_sisl
     from vcmbench.release import find_release
     from vcmbench.transmit import hamiltonian_of
@@ -38,5 +45,16 @@ def export(
     is_lead = device in release.manifest.leads
     entry = release.lead(device) if is_lead else release.device(device)
     _, hamiltonian = hamiltonian_of(entry, model)
-    write_sisl(output, hamiltonian, entry.overlap)
+    if output.suffix != ".quatrex":
+        write_sisl(output, hamiltonian, entry.overlap)
+    elif entry.lead is None:
+        raise bad_input(device, "contacts", found="none", expected="a device with two")
+    else:
+        write_quatrex(
+            output,
+            hamiltonian,
+            entry.overlap,
+            release.lead(entry.lead).structure,
+            kpoint_mesh=entry.provenance.kpoint_mesh or (1, 1, 1),
+        )
     messages.print(f"written: {output}")
