@@ -12,11 +12,13 @@ from typer.testing import CliRunner
 from vcmbench.cli import app
 from vcmbench.device import contact_blocks
 from vcmbench.errors import VcmbenchError
+from vcmbench.models.slater_koster import SlaterKoster
 from vcmbench.release import Release
+from vcmbench.release.hidden import hide_devices
 from vcmbench.store import write_predictions
 from vcmbench.transmit import Request, hamiltonian_of, transmit
 from vcmbench.transport import Lead, TransmissionSolver
-from vcmbench.transport.estimate import estimate
+from vcmbench.transport.estimate import estimate, zgemm_flops
 
 without_cuda = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None
@@ -55,7 +57,7 @@ def test_dft_gives_the_stored_reference_again(request_for, stored):
     np.testing.assert_allclose(
         written.transmission.by_k[:, :2], reference.transmission[:, there], rtol=1e-6
     )
-    assert steps[-1] == ("T(E) wire", 6, 6)
+    assert steps[-1] == ("T(E) wire, 3 energies", 6, 6)
     assert announced[0].n_points == 6
     with written.csv.open() as file:
         rows = list(csv.DictReader(file))
@@ -116,6 +118,34 @@ def test_steep_steps_are_halved_down_to_the_finest(request_for):
     assert np.all((change <= 0.1) | (np.diff(energies) < 0.12))
 
 
+def test_prediction_is_kept_and_found_again(wire_release, tmp_path, monkeypatch):
+    request = Request("wire", str(wire_release), "slater-koster", output=tmp_path, **WINDOW)
+    first = transmit(request)
+    monkeypatch.setattr(SlaterKoster, "predict_blocks", None)
+    again = transmit(request)
+    np.testing.assert_array_equal(again.transmission.by_k, first.transmission.by_k)
+    assert again.csv == tmp_path / "slater-koster-device.csv"
+
+
+def test_other_grids_keep_their_own_points(request_for, monkeypatch):
+    solve, solved = TransmissionSolver.point, []
+    monkeypatch.setattr(TransmissionSolver, "point", lambda *a: solved.append(a) or solve(*a))
+    transmit(request_for())
+    transmit(request_for(step_ev=0.2))
+    count = len(solved)
+    transmit(request_for())
+    assert len(solved) == count
+
+
+def test_withheld_device_needs_a_prediction_of_everything(wire_release, tmp_path):
+    public, private = tmp_path / "public", tmp_path / "private"
+    hide_devices(Release.open(wire_release), ("wire",), public, private)
+    request = Request("wire", str(public), "slater-koster", output=tmp_path / "out", **WINDOW)
+    with pytest.raises(VcmbenchError, match="wire: hamiltonian: found withheld, expected a model"):
+        transmit(request)
+    assert not (tmp_path / "out").exists()
+
+
 def test_failed_check_says_where(request_for, wire_release, tmp_path, monkeypatch):
     solve = TransmissionSolver.point
 
@@ -137,20 +167,18 @@ def test_failed_check_says_where(request_for, wire_release, tmp_path, monkeypatc
 
 
 def test_command_prints_only_what_the_window_holds(wire_release, tmp_path):
-    def run(*window):
-        options = ["--dataset", str(wire_release), "--step", "0.15", "--output", str(tmp_path)]
+    def run(low, high, step):
+        options = ["--dataset", str(wire_release), "--output", str(tmp_path)]
+        grid = ["--window", low, high, "--step", step]
         result = CliRunner().invoke(
-            app, ["transmission", "wire", *options, "--window", *window], env={"COLUMNS": "200"}
+            app, ["transmission", "wire", *options, *grid], env={"COLUMNS": "200"}
         )
         assert result.exit_code == 0, result.output
-        return result.stdout.splitlines()[-2]
+        return [cell.strip() for cell in result.stdout.splitlines()[-2].split("│")[1:4]]
 
-    assert run("-0.15", "0.15").split("│")[1:4] == [
-        " –         ",
-        " –              ",
-        " –            ",
-    ]
-    conductance, low, high = (cell.strip() for cell in run("-0.45", "0.45").split("│")[1:4])
+    assert run("-0.1", "0.1", "0.025") == ["–"] * 3
+    assert run("-0.4", "0.4", "0.1") == ["–"] * 3
+    conductance, low, high = run("-0.325", "0.325", "0.025")
     assert float(conductance) > 1
     assert float(low) > 1e-6
     assert high == "–"
@@ -161,6 +189,8 @@ def test_command_prints_only_what_the_window_holds(wire_release, tmp_path):
     [
         ({"window_ev": (0.1, -0.1)}, "expected an ascending window"),
         ({"step_ev": 0.0}, "expected an ascending window and a positive step"),
+        ({"window_ev": (-np.inf, 1.0)}, "expected an ascending window"),
+        ({"refine_ev": 0.0}, "refine: found 0 eV, expected a positive step"),
         ({"model": "slater-kostr"}, "slater-kostr"),
         pytest.param(
             {"accelerator": "cuda"}, "accelerator: found no CUDA device", marks=without_cuda
@@ -195,3 +225,13 @@ def test_estimate_counts_what_the_solver_holds(wire_release, stored, tmp_path):
     double = estimate(solver, np.linspace(0, 0.2, 4), kpoints, threads=2)
     assert double.n_points == 2 * expected.n_points
     assert double.gflop_per_point == expected.gflop_per_point
+    # H and S of what is held, and fronts of both threads.
+    front = solver.layers_at(kpoints[0]).largest_front
+    held_bytes = sum(blocks.h.nbytes + blocks.s.nbytes for blocks in held)
+    assert expected.memory_bytes == held_bytes + 2 * 4 * 16 * front**2
+    warm = estimate(solver, np.linspace(0, 0.2, 2), kpoints, threads=2)
+    assert (
+        0.3
+        < warm.seconds * 2 / (warm.n_points * warm.gflop_per_point * 1e9) * (0.5 * zgemm_flops())
+        < 3
+    )

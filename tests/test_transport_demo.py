@@ -59,6 +59,15 @@ def test_stored_reference_is_reproduced(lead, device):
 
 def test_accelerator_gives_the_same(lead, device):
     pytest.importorskip("torch")
+    by_k = transmission(
+        device.hamiltonian,
+        device.overlap,
+        lead,
+        np.array([0.2, 0.25]),
+        K[None],
+        np.ones(1),
+        accelerator="cpu:0",  # In two threads.
+    ).by_k
     points = [
         TransmissionSolver(device.hamiltonian, device.overlap, lead, accelerator=accelerator).point(
             K, 0.2
@@ -67,6 +76,7 @@ def test_accelerator_gives_the_same(lead, device):
     ]
     assert points[1]["transmission"] == pytest.approx(points[0]["transmission"], rel=1e-9, abs=0)
     assert points[1]["meeting_error"] < 1e-11
+    assert by_k[0, 0] == pytest.approx(points[0]["transmission"], rel=1e-9, abs=0)
 
 
 def explicit_contacts(

@@ -9,8 +9,11 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vcmbench.scores.transmission import Curve
 from vcmbench.store.content import atomic_file
+from vcmbench.structure import FloatArray
+
+Curve = tuple[FloatArray, FloatArray]
+"""Energies relative to the Fermi level (eV) and k-averaged T."""
 
 REFERENCE = "#1a1a1a"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")

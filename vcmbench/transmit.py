@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,15 +22,19 @@ from vcmbench.kept_sweep import Grid, kept_transmission
 from vcmbench.kpoints import monkhorst_pack
 from vcmbench.machine import allowed_threads
 from vcmbench.models import load_model
+from vcmbench.predict import Target, predict
 from vcmbench.release import Release, find_release
 from vcmbench.resources import cache_folder
 from vcmbench.scores.hamiltonian import align
-from vcmbench.scores.transmission import Curve
+from vcmbench.scores.result import SCORE_SPEC
 from vcmbench.stages import Stages
 from vcmbench.store.content import atomic_file
+from vcmbench.store.predictions import read_predictions
 from vcmbench.structure import FloatArray
 from vcmbench.transport import Lead, Transmission, TransmissionSolver
+from vcmbench.transport.arrays import TorchArrays
 from vcmbench.transport.estimate import Estimate, estimate
+from vcmbench.transport.lead import ETA_EV
 from vcmbench.transport.observables import EPSILON
 from vcmbench.transport.sweep import (
     CHANNEL_TOLERANCE,
@@ -37,6 +42,10 @@ from vcmbench.transport.sweep import (
     MEETING_TOLERANCE,
 )
 
+SOLVER = f"{SCORE_SPEC} {ETA_EV}"
+"""What kept points depend on beside the data."""
+
+Accelerator = Literal["cpu", "cuda"]
 Predicted = Literal["device", "contacts", "both"]
 Progress = Callable[[str, int, int], None]
 
@@ -56,7 +65,7 @@ class Request:
     window_ev: tuple[float, float] = (-1.0, 1.0)
     step_ev: float = 0.01
     refine_ev: float | None = None
-    accelerator: Literal["cpu", "cuda"] = "cpu"
+    accelerator: Accelerator = "cpu"
     output: Path | None = None
 
 
@@ -100,44 +109,59 @@ def transmit(
     device = release.device(request.device)
     if device.lead is None:
         raise bad_input(device.id, "lead", found="none", expected="a device with two contacts")
-    name, hamiltonian = hamiltonian_of(device, request.model, request.predicted)
+    if device.is_withheld and request.predicted != "both":
+        raise bad_input(
+            device.id, "hamiltonian", found="withheld", expected="a model, predicted for both"
+        )
+    grid = _grid(device, request)
+    if request.accelerator != "cpu":
+        TorchArrays(request.accelerator)
+    folder = request.output or Path("results") / f"transmission-{release.label}-{device.id}"
+    name, hamiltonian = hamiltonian_of(
+        device, request.model, request.predicted, request.accelerator, folder / "predictions"
+    )
     bulk = release.lead(device.lead)
     lead = Lead(bulk.hamiltonian, bulk.overlap)
-    grid = _grid(device, request)
-    solver = TransmissionSolver(hamiltonian, device.overlap, lead, cache_folder() / "leads")
-    announce(estimate(solver, grid.energies_ev, grid.kpoints, allowed_threads()))
-    folder = request.output or Path("results") / f"transmission-{device.id}"
+    announce(_estimate(hamiltonian, device, lead, grid))
     stages = Stages(folder / "stages")
 
-    def sweep(energies_ev: FloatArray, label: str) -> Transmission:
+    def sweep(energies_ev: FloatArray) -> Transmission:
         part = grid._replace(energies_ev=energies_ev)
-        return kept_transmission(
+        key = _key(release, device, hamiltonian, part)
+        label = f"T(E) {device.id}, {len(energies_ev)} energies"
+        found = kept_transmission(
             stages,
-            f"T(E) {name}{label}",
-            _key(release, device, hamiltonian, part),
+            f"T(E) {name} {hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}",
+            key,
             hamiltonian,
             device.overlap,
             lead,
             part,
-            lambda done: progress(f"T(E) {device.id}{label}", done, math.prod(part.shape)),
+            lambda done: progress(label, done, math.prod(part.shape)),
             request.accelerator,
         )
+        _require_gates(device.id, found)
+        return found
 
-    found = sweep(grid.energies_ev, "")
+    found = sweep(grid.energies_ev)
     if request.refine_ev is not None:
         found = _refined(found, sweep, request.refine_ev)
-    _require_gates(device.id, found)
     written = Written(found, folder / f"{name}.csv", folder / f"{name}.png")
     _write_csv(written.csv, found)
     _plot(written.plot, device, name, found)
     return written
 
 
+def _estimate(hamiltonian: BlockMatrix, device: Device, lead: Lead, grid: Grid) -> Estimate:
+    solver = TransmissionSolver(hamiltonian, device.overlap, lead, cache_folder() / "leads")
+    return estimate(solver, grid.energies_ev, grid.kpoints, allowed_threads())
+
+
 def _refined(
-    found: Transmission, sweep: Callable[[FloatArray, str], Transmission], finest_ev: float
+    found: Transmission, sweep: Callable[[FloatArray], Transmission], finest_ev: float
 ) -> Transmission:
     """Halve steps of the grid until T changes little over each of them, or they are the finest."""
-    for level in range(1, MAX_HALVINGS + 1):
+    for _ in range(MAX_HALVINGS):
         logarithm = np.log10(found.mean + EPSILON)
         steep = np.abs(np.diff(logarithm)) > STEEP_DECADES
         step = np.diff(found.energies_ev)
@@ -145,12 +169,16 @@ def _refined(
         if not len(chosen):
             break
         middle = np.round(found.energies_ev[chosen] + step[chosen] / 2, 9)
-        found = found.joined(sweep(middle, f", refined {level}"))
+        found = found.joined(sweep(middle))
     return found
 
 
 def hamiltonian_of(
-    device: Device, model: str | None, predicted: Predicted = "both"
+    device: Device,
+    model: str | None,
+    predicted: Predicted = "both",
+    accelerator: Accelerator = "cpu",
+    folder: Path | None = None,
 ) -> tuple[str, BlockMatrix]:
     """Name and matrix of a device's own H or of a predicted one.
 
@@ -163,27 +191,41 @@ def hamiltonian_of(
     predicted : {"device", "contacts", "both"}
         What the prediction is used for: everything but the blocks within and between the contacts,
         only these, or all. The rest is the dataset's.
+    accelerator : {"cpu", "cuda"}
+        Where the model computes.
+    folder : Path, optional
+        Where predictions are kept, and found again.
     """
     if model is None:
         return "dft", device.hamiltonian
-    loaded = load_model(model)
-    matrix = align(loaded.predict(device), device.pattern).matrix
+    loaded = load_model(model, accelerator=accelerator)
+    if loaded.predictions_folder is None and folder is not None:
+        target = Target(device.id, device.structure, device.gauge)
+        predict(loaded, [target], folder, accelerator=accelerator)
+        matrix = read_predictions(folder, device)
+    else:
+        matrix = loaded.predict(device)
+    matrix = align(matrix, device.pattern).matrix
     contacts = contact_blocks(device.pattern)
     if predicted == "device":
         matrix = matrix.replaced(device.hamiltonian, contacts)
     elif predicted == "contacts":
         matrix = device.hamiltonian.replaced(matrix, contacts)
-    return f"{loaded.name}-{predicted}", matrix
+    return f"{loaded.name.replace('/', '-')}-{predicted}", matrix
 
 
 def _grid(device: Device, request: Request) -> Grid:
     low, high = request.window_ev
-    if not (low < high and request.step_ev > 0):
+    if not (-np.inf < low < high < np.inf and request.step_ev > 0):
         raise bad_input(
             "energies",
             "window and step",
             found=f"{low:g} … {high:g} eV in steps of {request.step_ev:g} eV",
             expected="an ascending window and a positive step",
+        )
+    if request.refine_ev is not None and not request.refine_ev > 0:
+        raise bad_input(
+            "energies", "refine", found=f"{request.refine_ev:g} eV", expected="a positive step"
         )
     n_energies = math.floor((high - low) / request.step_ev + 1e-9) + 1
     energies = np.round(low + request.step_ev * np.arange(n_energies), 9)
@@ -195,6 +237,7 @@ def _grid(device: Device, request: Request) -> Grid:
 def _key(release: Release, device: Device, hamiltonian: BlockMatrix, grid: Grid) -> list[object]:
     assert device.lead is not None
     return [
+        SOLVER,
         release.manifest.devices[device.id].digest,
         release.manifest.leads[device.lead].digest,
         hashlib.sha256(np.ascontiguousarray(hamiltonian.values).tobytes()).hexdigest(),
@@ -249,7 +292,5 @@ def _plot(path: Path, device: Device, name: str, found: Transmission) -> None:
     if stored is not None:
         low, high = found.energies_ev[[0, -1]]
         inside = (stored.energies_ev >= low - 1e-9) & (stored.energies_ev <= high + 1e-9)
-        reference = Curve(stored.energies_ev[inside], stored.mean[inside])
-    plots.plot_transmission(
-        path, device.id, reference, {name: Curve(found.energies_ev, found.mean)}
-    )
+        reference = stored.energies_ev[inside], stored.mean[inside]
+    plots.plot_transmission(path, device.id, reference, {name: (found.energies_ev, found.mean)})

@@ -44,6 +44,10 @@ def export(
     release = find_release(dataset)
     is_lead = device in release.manifest.leads
     entry = release.lead(device) if is_lead else release.device(device)
+    if entry.gauge != "fermi":
+        raise bad_input(
+            device, "gauge", found=entry.gauge, expected="fermi: levels relative to E_F"
+        )
     _, hamiltonian = hamiltonian_of(entry, model)
     if output.suffix != ".quatrex":
         write_sisl(output, hamiltonian, entry.overlap)

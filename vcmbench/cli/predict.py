@@ -60,11 +60,18 @@ def predict(
     else:
         release = find_release(dataset)
         ids = devices.split(",") if devices else release.device_ids(split)
-        targets = [Target(name, release.device(name).structure) for name in ids]
+        entries = [release.device(name) for name in ids]
+        targets = [Target(entry.id, entry.structure, entry.gauge) for entry in entries]
     with team(accelerator.value) as processes, stage_progress(visible=processes.leads) as told:
         loaded = load_model(model, accelerator=accelerator.value)
         paths = predict_targets(
-            loaded, targets, output, slab_ang=slab_ang, team=processes, progress=told
+            loaded,
+            targets,
+            output,
+            slab_ang=slab_ang,
+            accelerator=accelerator.value,
+            team=processes,
+            progress=told,
         )
         if processes.leads:
             for path in paths:

@@ -48,7 +48,8 @@ def transmission(
         Accelerator, typer.Option(help="What solves the device; the estimate is the CPU's.")
     ] = Accelerator.CPU,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of CSV and plot [results/transmission-DEVICE].")
+        Path | None,
+        typer.Option(help="Folder of the files [results/transmission-DATASET-DEVICE]."),
     ] = None,
 ) -> None:
     """Compute T(E) between ideal leads and write it as CSV and as a plot.
@@ -93,10 +94,11 @@ def transmission(
         written = transmit(request, announce=announce, progress=progress)
     found = written.transmission
     curve = found.energies_ev, found.mean
-    # Beyond the window T is not known: thermal tails of some 10 kT have to fit into it.
-    reach = (
-        min(-found.energies_ev[0], found.energies_ev[-1]) - 10 * TEMPERATURE_K * BOLTZMANN_EV_PER_K
-    )
+    # Thermal tails of 10 kT have to fit into the window, and steps have to resolve them.
+    thermal_ev = TEMPERATURE_K * BOLTZMANN_EV_PER_K
+    reach = min(-found.energies_ev[0], found.energies_ev[-1]) - 10 * thermal_ev
+    if np.diff(found.energies_ev).max() > 1.5 * thermal_ev:
+        reach = -np.inf
     row = {
         "G (2e²/h)": conductance_g0(*curve) if reach >= 0 else None,
         **{

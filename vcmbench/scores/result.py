@@ -264,7 +264,8 @@ class TransmissionErrors(_Schema):
     wasserstein_ev: float | None
     """Distance between the normalised cumulative transmissions, eV; null where one is zero."""
     shift_ev: float
-    """Shift of the predicted T(E) along E, within ±0.3 eV, that agrees best with the reference."""
+    """Shift of the predicted T(E) along E, within ±0.3 eV, that agrees best with the reference.
+    Averaged over devices with its sign: what they have in common."""
     shifted_log10_mae: float
     """Mean of |Δlog10(T + ε)| after that shift, over the energies that both then have, decades."""
 

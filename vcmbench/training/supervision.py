@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from vcmbench.blocks import BlockMatrix, BlockPattern
-from vcmbench.excerpt import Excerpt
+from vcmbench.excerpt import excerpt
 from vcmbench.models.neural.graph import structure_graph
 from vcmbench.models.neural.network import BlockNetwork
 from vcmbench.partition import PartitionSlab
@@ -78,14 +78,13 @@ def supervised(
     for slab in slabs:
         if not len(slab.blocks):
             continue
-        part = Excerpt.of(target.pattern, slab.blocks, slab.sites)
-        structure = part.pattern.structure
+        part = excerpt(target.pattern, slab.blocks, slab.sites)
         pieces.append(
             Supervised(
                 f"{name}, x = {slab.start_ang:.1f} … {slab.stop_ang:.1f} Å",
-                part.pattern,
-                structure_graph(structure, network.basis, network.message_cutoff_ang),
-                target.values[part.entries],
+                part,
+                structure_graph(part.structure, network.basis, network.message_cutoff_ang),
+                target.values[target.pattern.entry_index(slab.blocks)],
             )
         )
     return pieces

@@ -117,6 +117,8 @@ class TorchArrays:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise bad_input("transmission", "accelerator", found="no CUDA device", expected="one")
         self._torch, self._device = torch, torch.device(device)
+        # Torch loads its CUDA linear algebra at the first use, and fails if two threads are first.
+        self.solve(self.array(np.ones((1, 1), dtype=np.complex128)), self.zeros(1, 1))
 
     def matrix(self, sparse: scipy.sparse.csr_array) -> Matrix:
         """Dense copy of a sparse matrix."""

@@ -196,6 +196,7 @@ class TransmissionSolver:
         """Assemble the device at k (3,), fractional; the last one is kept."""
         key = np.asarray(k, dtype=np.float64).tobytes()
         if self._device is None or self._device[0] != key:
+            self._device = None  # Its matrices are freed before those of the next are made.
             self._device = key, self._assemble(k)
         return self._device[1]
 

@@ -10,7 +10,7 @@ from vcmbench.importers import import_cp2k
 from vcmbench.release import find_release, verify_release
 from vcmbench.store import content_digest, read_device, write_device
 
-RUN = Path(__file__).parents[1] / "tests/data/lead-tin.tar.xz"
+RUN = Path(__file__).parents[2] / "tests/data/lead-tin.tar.xz"
 
 
 class Store:

@@ -15,7 +15,7 @@ from vcmbench.blocks import BlockPattern
 from vcmbench.models import load_model
 from vcmbench.release import find_release
 
-BASELINES = Path(__file__).parents[1] / "baselines"
+BASELINES = Path(__file__).parents[2] / "baselines"
 CUTOFF_ANG = 8.0
 
 
