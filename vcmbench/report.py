@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vcmbench.scores.result import (
     GroupErrors,
@@ -38,7 +39,7 @@ def print_result(result: Result, console: Console) -> None:
         ("Physicality", _section(result.physicality, _physicality_rows)),
         ("Throughput", _section(result.throughput, _throughput_rows)),
     ):
-        table.add_row(f"[bold]{title}[/bold]", "")
+        table.add_row(Text(title, style="bold"), "")
         for name, value in rows:
             table.add_row(f"  {name}", value)
         table.add_section()
