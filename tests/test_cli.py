@@ -81,12 +81,12 @@ def test_interrupt_says_how_to_continue_and_exits_130(monkeypatch):
 
 def test_a_damaged_download_hides_no_other_dataset(tmp_path, monkeypatch):
     monkeypatch.setenv("VCMBENCH_CACHE", str(tmp_path))
-    manifest = tmp_path / "releases/vcm-nano@1.0.0/manifest.json"
+    manifest = tmp_path / "releases/damaged@1.0.0/manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{")
     result = CliRunner().invoke(app, ["data", "list", "--json"])
     assert result.exit_code == 0
-    assert [row["name"] for row in json.loads(result.stdout)] == ["vcm-demo"]
+    assert "vcm-demo" in {row["name"] for row in json.loads(result.stdout)}
     assert f"not listed: {manifest}" in result.stderr
 
 

@@ -53,11 +53,6 @@ def test_families_hold_siblings_in_the_order_of_the_recipe(read):
     assert families == [["s1-v0", "s1-v2"], ["s2-v1", "s2-f"], ["s1-thick"]]
 
 
-def test_recipe_of_the_next_release_is_valid(pytestconfig):
-    recipe = Recipe.read(pytestconfig.rootpath / "data_cards/vcm-nano.recipe.yml")
-    assert recipe.name == "vcm-nano"
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
