@@ -40,7 +40,6 @@ from sisl_toolbox.btd import BlochElectrode, DeviceGreen
 import vcmbench
 from vcmbench.blocks import BlockMatrix
 from vcmbench.exporters.sisl_export import to_sisl
-from vcmbench.structure import Structure
 from vcmbench.transport import Lead, TransmissionSolver
 from vcmbench.transport.layers import cut_layers
 from vcmbench.transport.lead import PrincipalLayer, surfaces
@@ -153,15 +152,11 @@ class Problem:
 
     def _wrapped(self, matrix: BlockMatrix) -> BlockMatrix:
         """Move contact atoms into the image that the lead's cells 0 .. r - 1 fill."""
-        structure = self.device.structure
-        moved = np.zeros((structure.n_sites, 3), dtype=int)
+        image = np.zeros((self.device.structure.n_sites, 3), dtype=int)
         for contact in self.solver.contacts:
-            moved[contact.site, 1:] = contact.cell[:, 1:] // contact.repeats[1:]
-        pattern = matrix.pattern
-        shift = pattern.shift + moved[pattern.pair[:, 1]] - moved[pattern.pair[:, 0]]
-        inside: Structure = structure.moved(structure.positions - moved @ structure.cell)
-        open_x = matrix.relabelled(inside, shift)
-        return open_x.select(open_x.pattern.shift[:, 0] == 0)
+            image[contact.site, 1:] = contact.cell[:, 1:] // contact.repeats[1:]
+        wrapped = matrix.reimaged(image)
+        return wrapped.select(wrapped.pattern.shift[:, 0] == 0)
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, object]:

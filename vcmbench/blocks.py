@@ -405,6 +405,18 @@ class BlockMatrix:
         sizes = np.diff(old.offset)[order]
         return BlockMatrix(pattern, values[_ranges(old.offset[order], sizes)])
 
+    def reimaged(self, image: NDArray[np.integer]) -> BlockMatrix:
+        """Return the same blocks with every site moved back by lattice vectors, half stored.
+
+        Parameters
+        ----------
+        image : (n_sites, 3) int
+            Lattice vectors to subtract from the position of each site.
+        """
+        pattern, structure = self.pattern, self.pattern.structure
+        shift = pattern.shift + image[pattern.pair[:, 1]] - image[pattern.pair[:, 0]]
+        return self.relabelled(structure.moved(structure.positions - image @ structure.cell), shift)
+
     def _transposed(self) -> FloatArray:
         """(n_entries,) entries of the transposed blocks, in the order of the blocks."""
         flat = np.empty_like(self.values)

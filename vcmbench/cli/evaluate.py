@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from vcmbench.cli.options import Dataset
+
 
 class Accelerator(StrEnum):
     """What computes the model's prediction."""
@@ -23,9 +25,7 @@ def evaluate(
             help="A baseline's name, a model directory, module:callable, or a predictions folder."
         ),
     ],
-    dataset: Annotated[
-        str, typer.Option(help="A dataset's name (vcm-demo, vcm-demo@1.0.0) or release folder.")
-    ] = "vcm-demo",
+    dataset: Dataset = "vcm-demo",
     split: Annotated[
         str, typer.Option(help="Part of the device split, or SPLIT:PART, to score on.")
     ] = "test",

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vcmbench.cli.options import Dataset, Model
+
 
 def export(
     device: Annotated[str, typer.Argument(help="Id of a device or lead of the dataset.")],
@@ -14,15 +16,8 @@ def export(
         Path,
         typer.Argument(help="FILE.TSHS for sisl and TBtrans, or a new folder NAME.quatrex."),
     ],
-    dataset: Annotated[
-        str, typer.Option(help="A dataset's name (vcm-demo, vcm-demo@1.0.0) or release folder.")
-    ] = "vcm-demo",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Predict H: a baseline, model directory, module:callable or predictions."
-        ),
-    ] = None,
+    dataset: Dataset = "vcm-demo",
+    model: Model = None,
 ) -> None:
     """Write H and S of a device or a lead for other codes; needs the extra [sisl] or [importers].
 

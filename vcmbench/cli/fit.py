@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from vcmbench.cli.options import Dataset
+
 
 def fit(
     baseline: Annotated[str, typer.Argument(help="What to fit: slater-koster or species-mean.")],
     output: Annotated[Path, typer.Option(help="Model directory to write.")],
-    dataset: Annotated[
-        str, typer.Option(help="A dataset's name (vcm-demo, vcm-demo@1.0.0) or release folder.")
-    ] = "vcm-demo",
+    dataset: Dataset = "vcm-demo",
     split: Annotated[
         str, typer.Option(help="Part of the device split, or SPLIT:PART, to fit on.")
     ] = "train",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vcmbench.cli.evaluate import Accelerator
+from vcmbench.cli.options import Dataset
 
 
 def predict(
@@ -18,9 +19,7 @@ def predict(
         list[Path] | None,
         typer.Argument(help="Extended XYZ files, instead of the devices of a dataset."),
     ] = None,
-    dataset: Annotated[
-        str, typer.Option(help="A dataset's name (vcm-demo, vcm-demo@1.0.0) or release folder.")
-    ] = "vcm-demo",
+    dataset: Dataset = "vcm-demo",
     split: Annotated[str, typer.Option(help="Part of the device split, or SPLIT:PART.")] = "test",
     devices: Annotated[
         str | None, typer.Option(help="Device ids, comma-separated, instead of a split.")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vcmbench.cli.evaluate import Accelerator
+from vcmbench.cli.options import Dataset, Model
 
 
 class Predicted(StrEnum):
@@ -21,15 +22,8 @@ class Predicted(StrEnum):
 
 def transmission(
     device: Annotated[str, typer.Argument(help="Id of a device of the dataset.")],
-    dataset: Annotated[
-        str, typer.Option(help="A dataset's name (vcm-demo, vcm-demo@1.0.0) or release folder.")
-    ] = "vcm-demo",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Predict H: a baseline, model directory, module:callable or predictions."
-        ),
-    ] = None,
+    dataset: Dataset = "vcm-demo",
+    model: Model = None,
     predicted: Annotated[
         Predicted,
         typer.Option(

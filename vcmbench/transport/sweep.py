@@ -12,7 +12,6 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
-from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from vcmbench.blocks import BlockMatrix
@@ -207,7 +206,9 @@ class TransmissionSolver:
     def _assemble(self, k: FloatArray) -> Device:
         return Device(*self._ordered(k), arrays=self._arrays)
 
-    def _ordered(self, k: FloatArray) -> tuple[csr_array, csr_array, Layers]:
+    def _ordered(
+        self, k: FloatArray
+    ) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array, Layers]:
         """H and S at k with the orbitals in transport order, and their layers."""
         n_left, n_right = len(self._left.orbitals), len(self._right.orbitals)
         phase = np.ones(len(self._order), dtype=np.complex128)
