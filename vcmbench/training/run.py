@@ -135,8 +135,8 @@ def train(
     base = _base(training, directory, team)
     torch.manual_seed(config.seed)
     network = config.network.make(base.basis)
-    learned = _supervised(training, base, network, config)
-    checked = _supervised(validation, base, network, config)
+    learned = _supervised(training, base, network, config, accelerator)
+    checked = _supervised(validation, base, network, config, accelerator)
     set_scales(network, learned)
     network.to(accelerator)
     trainer = Trainer(network, copy.deepcopy(network), config.optimiser, config.seed, team)
@@ -161,7 +161,11 @@ def _base(training: Sequence[Part], directory: Path, team: Team) -> SlaterKoster
 
 
 def _supervised(
-    parts: Sequence[Part], base: SlaterKoster, network: BlockNetwork, config: TrainingConfig
+    parts: Sequence[Part],
+    base: SlaterKoster,
+    network: BlockNetwork,
+    config: TrainingConfig,
+    accelerator: str,
 ) -> list[Supervised]:
     """Pieces of all parts, with what Slater–Koster leaves as their targets."""
     pieces = []
@@ -170,9 +174,8 @@ def _supervised(
         predicted = base.predict_within(part.device.structure, network.block_cutoff_ang)
         target = h - predicted.align(h.pattern)
         chosen = part.blocks[part.device.pattern.distance < network.block_cutoff_ang]
-        pieces += supervised(
-            part.device.id, target, _slabs(part, h, chosen, network, config), network
-        )
+        cut = _slabs(part, h, chosen, network, config)
+        pieces += supervised(part.device.id, target, cut, network, accelerator)
     return pieces
 
 

@@ -33,7 +33,8 @@ def structure_graph(structure: Structure, basis: OrbitalBasis, message_cutoff_an
     torch_geometric.data.Data
         ``species`` (n_sites,) index into ``basis.species``; ``edge_index`` (2, n_edges) sender
         and receiver of each message, sorted by their species, then by receiver; ``edge_vector``
-        (n_edges, 3) float64 from receiver to sender, Å.
+        (n_edges, 3) float64 from receiver to sender, Å; ``edge_kinds`` the number of messages of
+        each pair of species, receiver first.
 
     Raises
     ------
@@ -48,8 +49,11 @@ def structure_graph(structure: Structure, basis: OrbitalBasis, message_cutoff_an
     receiver, sender = np.concatenate([i, j]), np.concatenate([j, i])
     species = structure.species_in(basis.species)
     order = np.lexsort((receiver, species[sender], species[receiver]))
+    n_species = len(basis.species)
+    kinds = np.bincount(n_species * species[receiver] + species[sender], minlength=n_species**2)
     return Data(
         species=torch.from_numpy(species),
         edge_index=torch.from_numpy(np.stack([sender, receiver])[:, order]),
         edge_vector=torch.from_numpy(np.concatenate([vector, -vector])[order]),
+        edge_kinds=kinds.tolist(),
     )
