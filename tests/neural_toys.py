@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from model_toys import BASIS
 
+from vcmbench.basis import OrbitalBasis
 from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.models.neural.assembly import BlockTable, predicted_blocks
 from vcmbench.models.neural.graph import structure_graph
@@ -58,10 +59,12 @@ SMALL_NETWORKS: dict[str, NetworkKind] = {
 }
 
 
-def make_network(name: str = "so2-local", seed: int = 0) -> BlockNetwork:
+def make_network(
+    name: str = "so2-local", seed: int = 0, basis: OrbitalBasis = BASIS
+) -> BlockNetwork:
     """Random weights in float64, those of the outputs too."""
     torch.manual_seed(seed)
-    network = SMALL_NETWORKS[name].make(BASIS, torch.float64)
+    network = SMALL_NETWORKS[name].make(basis, torch.float64)
     for parameter_name, parameter in network.named_parameters():
         if ".outputs." in parameter_name:
             torch.nn.init.normal_(parameter, std=0.3)

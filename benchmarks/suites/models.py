@@ -107,7 +107,8 @@ class Network:
 
     def peakmem_predict(self, name: str, accelerator: str) -> None:
         with self.torch.inference_mode():
-            self.assembly.network_values(self.network, self.pattern)
+            clock = _torch_part("clock").StageClock(self.torch.device(accelerator))
+            self.assembly.predicted_values((self.network,), self.pattern, clock)
 
 
 def _torch_part(name: str) -> object:

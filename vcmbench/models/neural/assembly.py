@@ -1,8 +1,8 @@
-"""The network's part of H, piece by piece, in memory that does not grow with their number."""
+"""Predicted blocks, piece by piece, in memory that does not grow with their number."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vcmbench.blocks import BlockPattern, Slab
+from vcmbench.models.neural.clock import StageClock
 from vcmbench.models.neural.graph import structure_graph
-from vcmbench.models.neural.network import BlockNetwork, Bonds, Group
+from vcmbench.models.neural.network import BlockMaker, Bonds, Group
 from vcmbench.structure import FloatArray, IntArray
 
 CHUNK: Final = {"cpu": 4096, "cuda": 65536}
@@ -90,22 +91,46 @@ class Step(NamedTuple):
     pieces: list[Piece]
 
 
-def network_values(network: BlockNetwork, pattern: BlockPattern) -> FloatArray:
-    """(n_entries,) the network's part of all blocks of a pattern, eV, in its order."""
-    accelerator = next(network.parameters()).device
-    graph = structure_graph(pattern.structure, network.basis, network.message_cutoff_ang)
-    features = network.features(graph.to(accelerator), chunk=CHUNK[accelerator.type])
+def predicted_values(
+    makers: Sequence[BlockMaker], pattern: BlockPattern, clock: StageClock
+) -> FloatArray:
+    """Sum of what several makers predict for the blocks of a pattern.
+
+    Parameters
+    ----------
+    makers : sequence of BlockMaker
+        On the accelerator of `clock`.
+    pattern : BlockPattern
+        Half-stored blocks; its structure holds all sites that they depend on.
+    clock : StageClock
+        Told of the stages.
+
+    Returns
+    -------
+    (n_entries,) float64
+        eV, in host memory.
+    """
+    accelerator = clock.accelerator
     values = torch.zeros(pattern.n_entries, dtype=torch.float64, device=accelerator)
-    everything = np.arange(pattern.n_blocks)
     table = BlockTable.of(pattern, accelerator)
-    for step in predicted_blocks(network, features, table, everything):
-        for piece in step.pieces:
-            piece.among(values)[piece.rows] = piece.values
-    return values.cpu().numpy()
+    clock.lap("transfer")
+    for maker in makers:
+        graph = structure_graph(pattern.structure, maker.basis, maker.message_cutoff_ang)
+        clock.lap("neighbour list")
+        features = maker.features(graph.to(accelerator), chunk=CHUNK[accelerator.type])
+        clock.lap("features")
+        near = np.flatnonzero(pattern.distance < maker.block_cutoff_ang)
+        for step in predicted_blocks(maker, features, table, near):
+            for piece in step.pieces:
+                piece.among(values).index_add_(0, piece.rows, piece.values)
+        clock.lap("blocks")
+    found = values.cpu().numpy()
+    clock.lap("transfer")
+    return found
 
 
 def predicted_blocks(
-    network: BlockNetwork,
+    maker: BlockMaker,
     features: Tensor,
     table: BlockTable,
     blocks: IntArray,
@@ -117,7 +142,7 @@ def predicted_blocks(
 
     Parameters
     ----------
-    network : BlockNetwork
+    maker : BlockMaker
         What predicts.
     features : (n_sites, …) float
         Its features of the sites of the pattern.
@@ -139,33 +164,33 @@ def predicted_blocks(
     onsite = table.is_onsite[blocks]
     if onsite.any():
         sites = blocks[onsite]
-        yield Step(sites, list(_site_pieces(network, features, table, sites, dtype)))
+        yield Step(sites, list(_site_pieces(maker, features, table, sites, dtype)))
     bonds = blocks[~onsite]
     chunk = chunk or CHUNK[features.device.type]
     for begin in range(0, len(bonds), chunk):
         part = bonds[begin : begin + chunk]
-        yield Step(part, _bond_pieces(network, features, table, part, dtype))
+        yield Step(part, _bond_pieces(maker, features, table, part, dtype))
 
 
 def _site_pieces(
-    network: BlockNetwork, features: Tensor, table: BlockTable, blocks: IntArray, dtype: torch.dtype
+    maker: BlockMaker, features: Tensor, table: BlockTable, blocks: IntArray, dtype: torch.dtype
 ) -> Iterator[Piece]:
     chosen = torch.from_numpy(blocks).to(features.device)
     for slab, place in _by_slab(table, blocks):
         sites = table.pair[chosen[place], 0]
-        values = network.site_blocks(slab.species_i, features[sites], dtype)
+        values = maker.site_blocks(slab.species_i, features[sites], dtype)
         yield Piece(slab, chosen[place] - slab.blocks.start, values)
 
 
 def _bond_pieces(
-    network: BlockNetwork, features: Tensor, table: BlockTable, blocks: IntArray, dtype: torch.dtype
+    maker: BlockMaker, features: Tensor, table: BlockTable, blocks: IntArray, dtype: torch.dtype
 ) -> list[Piece]:
     chosen = torch.from_numpy(blocks).to(features.device)
     held = list(_by_slab(table, blocks))
     groups = [Group((slab.species_i, slab.species_j), place) for slab, place in held]
     first, second = table.pair.index_select(0, chosen).unbind(1)
     bonds = Bonds(first, second, table.vector.index_select(0, chosen), groups)
-    values = network.bond_blocks(features, bonds, dtype)
+    values = maker.bond_blocks(features, bonds, dtype)
     return [
         Piece(slab, chosen[place] - slab.blocks.start, part)
         for (slab, place), part in zip(held, values, strict=True)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vcmbench.basis import OrbitalBasis, Species
 from vcmbench.harmonics import wigner_d
 
 
@@ -75,7 +76,7 @@ class Turns:
         zero = by_degree[0].new_zeros(len(by_degree[0]), 1)
         return cls(torch.cat([*(matrix.flatten(1) for matrix in by_degree), zero], 1))
 
-    def __getitem__(self, bonds: slice) -> Turns:
+    def __getitem__(self, bonds: slice | Tensor) -> Turns:
         return Turns(self._flat[bonds])
 
     def compose(self, places: Tensor, dtype: torch.dtype) -> Tensor:
@@ -102,6 +103,20 @@ def turn_places(l_max: int, entries: np.ndarray) -> Tensor:
     l, row, column = np.moveaxis(entries, 2, 0)
     places = np.where(l < 0, starts[-1], starts[l] + row * (2 * l + 1) + column)
     return torch.from_numpy(places)
+
+
+def site_places(basis: OrbitalBasis, species: Species, l_max: int) -> Tensor:
+    """(n_orbitals, n_orbitals) entries of the rotation of a site's orbitals from the frame.
+
+    Places among `Turns` up to `l_max`, as of `turn_places`.
+    """
+    slices = basis.shell_slices(species)
+    size = slices[-1][1].stop
+    entries = np.full((size, size, 3), -1)
+    for l, orbitals in slices:
+        rows, columns = np.indices((2 * l + 1, 2 * l + 1))
+        entries[orbitals, orbitals] = np.stack([np.full_like(rows, l), rows, columns], 2)
+    return turn_places(l_max, entries)
 
 
 class WignerTables(torch.nn.Module):

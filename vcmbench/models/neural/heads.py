@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from vcmbench.basis import OrbitalBasis, Species, pair_label
-from vcmbench.models.neural.frames import WignerTables, turn_places
+from vcmbench.basis import OrbitalBasis, pair_label
+from vcmbench.models.neural.expansion import Expansion
+from vcmbench.models.neural.frames import WignerTables, site_places
 from vcmbench.models.neural.network import Bonds, Group
 from vcmbench.models.neural.radial import splines
 from vcmbench.models.neural.so2 import (
@@ -21,28 +21,6 @@ from vcmbench.models.neural.so2 import (
 )
 from vcmbench.models.neural.so3 import DegreeGate, DegreeLinear, SquareProduct
 from vcmbench.models.symmetry import BondTensors, SiteTensors
-from vcmbench.structure import FloatArray
-
-
-class Expansion(torch.nn.Module):
-    """Sums of constant tensors: blocks from components.
-
-    Parameters
-    ----------
-    tensors : sequence of (n_channels, n_parts, n_i, n_j) float
-        Tensors of each kind of component.
-    """
-
-    def __init__(self, tensors: Sequence[FloatArray]) -> None:
-        super().__init__()
-        self.shape = tensors[0].shape[2:]
-        rows = [t.transpose(1, 0, 2, 3).reshape(-1, t.shape[2] * t.shape[3]) for t in tensors]
-        self.register_buffer("rows", torch.from_numpy(np.concatenate(rows)), persistent=False)
-
-    def forward(self, components: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-        """(n, n_i, n_j) blocks of the (n, n_parts, n_channels) components of each kind."""
-        flat = torch.cat([part.flatten(1) for part in components], 1).to(dtype)
-        return (flat @ self.rows.to(dtype)).unflatten(1, self.shape)
 
 
 class SiteHead(torch.nn.Module):
@@ -117,7 +95,7 @@ class BondHead(torch.nn.Module):
         frame = self.layout.places(self.wigner.l_max)
         self.register_buffer("frame_places", frame, persistent=False)
         for species in basis.species:
-            places = _site_places(basis, species, self.wigner.l_max)
+            places = site_places(basis, species, self.wigner.l_max)
             self.register_buffer(f"site_places_{species.label}", places, persistent=False)
         reflection = self.layout.reflection[:, None]
         self.register_buffer("reflection", reflection, persistent=False)
@@ -195,18 +173,6 @@ class BondHead(torch.nn.Module):
         orders = self.second_gate(self.second(self.first_gate(orders)))
         sizes = [place.stop - place.start for place in places]
         return [list(parts) for parts in zip(*(o.split(sizes) for o in orders), strict=True)]
-
-
-def _site_places(basis: OrbitalBasis, species: Species, l_max: int) -> Tensor:
-    """Entries of the rotation of a site's orbitals from the frame among the turns."""
-    slices = basis.shell_slices(species)
-    entries = np.full((slices[-1][1].stop, slices[-1][1].stop, 3), -1)
-    for l, orbitals in slices:
-        parts = np.arange(2 * l + 1)
-        entries[orbitals, orbitals] = np.stack(
-            [np.full((2 * l + 1, 2 * l + 1), l), *np.meshgrid(parts, parts, indexing="ij")], 2
-        )
-    return turn_places(l_max, entries)
 
 
 class _BlockOutput(torch.nn.Module):

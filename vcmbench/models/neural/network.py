@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate, combinations_with_replacement
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -68,6 +68,31 @@ class Bonds(NamedTuple):
             for ((a, b), _), start, stop in zip(groups, [0, *stops], stops, strict=False)
         ]
         return Bonds(first, second, vector, turned)
+
+
+class BlockMaker(Protocol):
+    """Makes blocks of features of sites: a network, or Slater–Koster."""
+
+    @property
+    def basis(self) -> OrbitalBasis:
+        """Species it knows and their shells."""
+
+    @property
+    def message_cutoff_ang(self) -> float:
+        """Range of the edges of its graphs, Å."""
+
+    @property
+    def block_cutoff_ang(self) -> float:
+        """Range of its blocks, Å."""
+
+    def features(self, graph: Data, *, chunk: int) -> Tensor:
+        """Features of all sites, from messages of at most `chunk` edges at once."""
+
+    def site_blocks(self, species: Species, features: Tensor, dtype: torch.dtype) -> Tensor:
+        """On-site blocks of sites of one species, eV."""
+
+    def bond_blocks(self, features: Tensor, bonds: Bonds, dtype: torch.dtype) -> list[Tensor]:
+        """Blocks of each group of bonds, eV."""
 
 
 class BlockNetwork(torch.nn.Module):

@@ -20,7 +20,7 @@ from torch_geometric.data import Data
 from vcmbench.basis import OrbitalBasis, pair_label
 from vcmbench.harmonics import E3NN_AXES
 from vcmbench.models.neural.e3nn_import import nn, o3
-from vcmbench.models.neural.heads import Expansion
+from vcmbench.models.neural.expansion import Expansion
 from vcmbench.models.neural.network import BlockNetwork, Bonds
 from vcmbench.models.neural.radial import splines
 from vcmbench.models.neural.settings import TensorProductSettings
