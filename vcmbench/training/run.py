@@ -139,6 +139,7 @@ def train(
     checked = _supervised(validation, base, network, config, accelerator)
     set_scales(network, learned)
     network.to(accelerator)
+    network.calibrate(learned[0].graph)
     trainer = Trainer(network, copy.deepcopy(network), config.optimiser, config.seed, team)
     state = _epochs(
         trainer, resume(directory, begun, trainer), learned, checked, directory, progress

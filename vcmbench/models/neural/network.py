@@ -153,6 +153,9 @@ class BlockNetwork(torch.nn.Module):
         (n_sites, …) float
         """
 
+    def calibrate(self, graph: Data) -> None:
+        """Measure on a graph what keeps features of the order of one; nothing unless needed."""
+
     @abstractmethod
     def raw_bond_blocks(self, features: Tensor, bonds: Bonds, dtype: torch.dtype) -> list[Tensor]:
         """(n, n_i, n_j) blocks of each group of bonds, without their size and envelope.
