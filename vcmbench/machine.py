@@ -10,6 +10,7 @@ import platform
 import resource
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from threadpoolctl import threadpool_info
@@ -50,6 +51,14 @@ def available_bytes() -> float | None:
 def allowed_threads() -> int:
     """Threads that BLAS and OpenMP would take, so that ``OMP_NUM_THREADS`` is respected."""
     return max((pool["num_threads"] for pool in threadpool_info()), default=available_cpus())
+
+
+def own_version() -> str:
+    """Version of vcmbench as installed; a source tree that was only put on the path has none."""
+    try:
+        return version("vcmbench")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def processor_name() -> str:

@@ -187,7 +187,7 @@ def jittered(structure: Structure, seed: int) -> Iterator[Structure]:
 def warm_up(
     once: Callable[[], Timed], *, most: int = MAX_WARMUP, budget_s: float = float("inf")
 ) -> list[float]:
-    """Predict until times are stable; return them, the cold one first.
+    """Predict until times are stable, once at least; return the times, the cold one first.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def warm_up(
         No further prediction begins after so much time, s.
     """
     times: list[float] = []
-    while len(times) < most and not is_stable(times) and sum(times) < budget_s:
+    while not times or (len(times) < most and not is_stable(times) and sum(times) < budget_s):
         times.append(once().seconds)
     return times
 

@@ -17,13 +17,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Final, Literal, NamedTuple
 
 from vcmbench.documents import read_json, write_json
 from vcmbench.errors import VcmbenchError, bad_input
-from vcmbench.machine import available_cpus, idlest_cpus
+from vcmbench.machine import available_cpus, idlest_cpus, own_version
 from vcmbench.models.interface import CARD
 from vcmbench.models.loader import _digest as directory_digest
 from vcmbench.models.loader import known_baselines
@@ -177,7 +176,7 @@ class _Protocol:
             trial.model_dump(mode="json", exclude={"release"}),
             self.release.manifest.digest,
             self.digest,
-            _version(),
+            own_version(),
             platform.node(),
             os.environ.get("CUDA_VISIBLE_DEVICES"),
         ]
@@ -346,10 +345,3 @@ def _model_digest(spec: str) -> str | None:
             expected="a baseline, a model directory or module:callable",
         )
     return None
-
-
-def _version() -> str:
-    try:
-        return version("vcmbench")
-    except PackageNotFoundError:
-        return "not installed"

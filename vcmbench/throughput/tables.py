@@ -8,6 +8,7 @@ from rich.table import Table
 from vcmbench.scores.result import Unavailable
 from vcmbench.throughput.document import (
     Devices,
+    Energy,
     Failed,
     Ladder,
     Latency,
@@ -45,7 +46,7 @@ def _devices(found: Devices) -> Table:
         "",
         "p50",
         "p90",
-        "fastest",
+        "min",
         "cold",
         "n",
         "sites/s",
@@ -63,44 +64,42 @@ def _devices(found: Devices) -> Table:
             _seconds(latency.fastest_s),
             _seconds(latency.cold_s),
             _repeats(latency),
-            f"{latency.atoms_per_s:,.0f}",
-            f"{latency.edges_per_s:,.0f}",
+            _count(latency.atoms_per_s),
+            _count(latency.edges_per_s),
         )
     return table
 
 
 def _ladder(ladder: Ladder) -> Table:
+    measured = [r.result for r in ladder.rungs if isinstance(r.result, Measured)]
+    has_energy = any(isinstance(found.energy, Energy) for found in measured)
+    columns = ["sites", "edges", "median", "IQR", "min", "n", "sites/s", "edges/s", "memory"]
     table = _table(
-        f"Ladder: {ladder.device} repeated in y and z, H within 8 Å; energy of the board",
-        "sites",
-        "edges",
-        "median",
-        "IQR",
-        "min",
-        "n",
-        "sites/s",
-        "edges/s",
-        "memory",
-        "mJ/site",
+        f"Ladder: {ladder.device} repeated in y and z, H within 8 Å",
+        *columns,
+        *(["board energy/site"] if has_energy else []),
         "counts",
     )
     for rung in ladder.rungs:
         found = rung.result
         if isinstance(found, Failed):
-            table.add_row(f"{rung.n_sites:,}", "–", found.outcome, *["–"] * 8)
+            table.add_row(f"{rung.n_sites:,}", "–", found.outcome)
             continue
         energy, latency = found.energy, found.near
+        joules = (
+            "–" if isinstance(energy, Unavailable) else f"{1e3 * energy.joules_per_atom:.3g} mJ"
+        )
         table.add_row(
             f"{found.n_sites:,}",
-            f"{found.n_edges:,}",
+            _count(found.n_edges),
             _seconds(latency.median_s),
             _seconds(latency.iqr_s),
             _seconds(latency.fastest_s),
             _repeats(latency),
-            f"{latency.atoms_per_s:,.0f}",
-            f"{latency.edges_per_s:,.0f}",
+            _count(latency.atoms_per_s),
+            _count(latency.edges_per_s),
             _bytes(_peak(found)),
-            "–" if isinstance(energy, Unavailable) else f"{1e3 * energy.joules_per_atom:.3g}",
+            *([joules] if has_energy else []),
             "yes" if found.counts else "no",
         )
     return table
@@ -157,6 +156,14 @@ def _table(title: str, *columns: str) -> Table:
 
 def _seconds(value: float) -> str:
     return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+
+
+def _count(value: float) -> str:
+    """Three digits and a decimal prefix."""
+    for factor, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= factor:
+            return f"{value / factor:.3g}{prefix}"
+    return f"{value:.3g}"
 
 
 def _bytes(value: int) -> str:

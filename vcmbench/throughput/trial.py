@@ -330,10 +330,7 @@ class _Bench:
 
     def _scored_mae_mev(self) -> float:
         """MAE of what the scores ask for."""
-        scored = self.model.predict(self.unit.pattern.structure)
-        if scored.pattern.directed:
-            scored = scored.symmetrise()[0]
-        return near_mae_mev(self.unit, scored)
+        return near_mae_mev(self.unit, self.model.predict(self.unit.pattern.structure))
 
     def _gates(self, scored_mae_mev: float | None) -> Gates:
         unit = self._delivered(self.unit)
