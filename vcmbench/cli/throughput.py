@@ -55,7 +55,6 @@ def throughput(
     vcmbench throughput my_model --dataset vcm-nano --accelerator cuda
     """
     from vcmbench.cli.output import console, messages, spinner
-    from vcmbench.documents import json_bytes
     from vcmbench.throughput.run import Request, parse_sizes, run
     from vcmbench.throughput.tables import print_throughput
 
@@ -77,8 +76,7 @@ def throughput(
         messages.print("interrupted: run the same command again to continue")
         raise
     if json:
-        text = json_bytes(report).decode()
-        console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
+        console.print(report.to_json(), markup=False, highlight=False, soft_wrap=True, end="")
     else:
         print_throughput(report, console)
     messages.print(f"report and plot: {folder}")

@@ -280,3 +280,7 @@ class Throughput(_Schema):
     """Latency and offline throughput."""
     ladder: Ladder
     """Sizes."""
+
+    def to_json(self) -> str:
+        """Return the text of ``throughput.json``."""
+        return self.model_dump_json(indent=2) + "\n"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Literal, NamedTuple
 
-from vcmbench.documents import read_json, write_json
+from vcmbench.documents import read_json
 from vcmbench.errors import VcmbenchError, bad_input
 from vcmbench.machine import available_cpus, idlest_cpus, own_version
 from vcmbench.models.interface import CARD
@@ -30,6 +30,7 @@ from vcmbench.release import DEFAULT_SPLIT, Release, find_release
 from vcmbench.scores.result import DatasetInfo
 from vcmbench.scores.timing import JITTER_ANG
 from vcmbench.stages import Stages
+from vcmbench.store.content import atomic_file
 from vcmbench.structure import Structure
 from vcmbench.throughput.document import Devices, Failed, Rung, Settings, Throughput
 from vcmbench.throughput.failure import describe_exit
@@ -151,7 +152,8 @@ class _Protocol:
             devices=devices,
             ladder=ladder(self.device, climbed),
         )
-        write_json(self.folder / REPORT, report)
+        with atomic_file(self.folder / REPORT) as temporary:
+            temporary.write_text(report.to_json(), encoding="utf-8")
         plot_ladder(self.folder / PLOT, request.model, report.ladder)
         return Finished(report, self.folder)
 
