@@ -18,6 +18,7 @@ from vcmbench.cli.predict import predict
 from vcmbench.cli.recipe import build
 from vcmbench.cli.release import hide, join, release
 from vcmbench.cli.splits import splits
+from vcmbench.cli.throughput import throughput
 from vcmbench.cli.train import train
 from vcmbench.cli.transmission import transmission
 from vcmbench.errors import VcmbenchError
@@ -34,6 +35,7 @@ app.command("fit")(fit)
 app.command("train")(train)
 app.command("predict")(predict)
 app.command("transmission")(transmission)
+app.command("throughput")(throughput)
 data_app.command("build-structure")(build_structure)
 data_app.command("build")(build)
 data_app.command("download")(download)
