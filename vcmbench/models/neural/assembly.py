@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vcmbench.blocks import BlockPattern, Slab
 from vcmbench.models.neural.clock import StageClock
-from vcmbench.models.neural.graph import structure_graph
+from vcmbench.models.neural.graph import pattern_graph
 from vcmbench.models.neural.network import BlockMaker, Bonds, Group
 from vcmbench.structure import FloatArray, IntArray
 
@@ -92,7 +92,10 @@ class Step(NamedTuple):
 
 
 def predicted_values(
-    makers: Sequence[BlockMaker], pattern: BlockPattern, clock: StageClock
+    makers: Sequence[BlockMaker],
+    pattern: BlockPattern,
+    clock: StageClock,
+    neighbours: BlockPattern | None = None,
 ) -> FloatArray:
     """Sum of what several makers predict for the blocks of a pattern.
 
@@ -104,6 +107,8 @@ def predicted_values(
         Half-stored blocks; its structure holds all sites that they depend on.
     clock : StageClock
         Told of the stages.
+    neighbours : BlockPattern, optional
+        Holds all pairs of its sites within the range of the makers' messages; found if None.
 
     Returns
     -------
@@ -114,8 +119,11 @@ def predicted_values(
     values = torch.zeros(pattern.n_entries, dtype=torch.float64, device=accelerator)
     table = BlockTable.of(pattern, accelerator)
     clock.lap("transfer")
+    if neighbours is None:
+        reach = max(maker.message_cutoff_ang for maker in makers)
+        neighbours = BlockPattern.from_structure(pattern.structure, pattern.basis, reach)
     for maker in makers:
-        graph = structure_graph(pattern.structure, maker.basis, maker.message_cutoff_ang)
+        graph = pattern_graph(neighbours, maker.basis, maker.message_cutoff_ang)
         clock.lap("neighbour list")
         features = maker.features(graph.to(accelerator), chunk=CHUNK[accelerator.type])
         clock.lap("features")

@@ -107,15 +107,21 @@ class ResidualModel:
             structure, self.basis, min(cutoff_ang, self.cutoff_ang)
         )
         listed = time.perf_counter() - begin
-        matrix = self.predict_blocks(pattern)
+        makers = (self._terms, self.network)
+        covers = all(maker.message_cutoff_ang <= cutoff_ang for maker in makers)
+        matrix = self._predicted(pattern, pattern if covers else None)
         self._seconds["neighbour list"] += listed
         return matrix
 
     def predict_blocks(self, pattern: BlockPattern) -> BlockMatrix:
         """Predict the blocks of a pattern, whose structure holds all sites within reach of them."""
+        require_known_species(SOURCE, pattern.structure, self.basis)
+        return self._predicted(pattern, None)
+
+    def _predicted(self, pattern: BlockPattern, neighbours: BlockPattern | None) -> BlockMatrix:
         clock = StageClock(self._accelerator)
         with torch.inference_mode():
-            values = predicted_values((self._terms, self.network), pattern, clock)
+            values = predicted_values((self._terms, self.network), pattern, clock, neighbours)
         self._seconds.clear()
         self._seconds.update(clock.seconds)
         return BlockMatrix(pattern, values)
