@@ -62,7 +62,7 @@ def test_energy_by_counter_or_by_samples(machine, refused):
     assert meter.method == ("sampled power" if refused else "energy counter")
     with meter.window() as window:
         time.sleep(0.3)
-    assert window.seconds == pytest.approx(0.3, rel=0.3)
+    assert window.seconds >= 0.3
     assert window.power_w == pytest.approx(100.0, rel=0.02)
 
 
@@ -150,7 +150,11 @@ def test_a_board_without_energy_or_nvml_still_gives_times(machine, trial):
 def test_a_model_that_leaves_the_board_alone_does_not_count(machine, trial):
     machine()
     alone = trial.model_copy(
-        update={"model": "test_throughput_board:make_elsewhere", "copies": None}
+        update={
+            "model": "test_throughput_board:make_elsewhere",
+            "copies": None,
+            "scored_mae_mev": None,
+        }
     )
     found = run(alone)
     assert isinstance(found, Devices)

@@ -76,9 +76,11 @@ def test_a_size_of_the_ladder(make_trial):
     assert found.gates.copies_residual < 1e-6
     assert set(found.stages_s) == {"forward", "delivery"}
     assert found.accelerator.reported == {"back end": "numpy", "compiled": "False"}
+    other = trials.run(make_trial(":Honest", scored_mae_mev=1.02 * scored))
+    assert not other.gates.accuracy
+    assert not other.counts
     unknown = trials.run(make_trial(":Honest"))
-    assert not unknown.gates.accuracy
-    assert not unknown.counts
+    assert unknown.gates.scored_mae_mev == scored
 
 
 def test_jitter_defeats_a_memory_of_positions(make_trial, monkeypatch):

@@ -131,8 +131,8 @@ class Gates(_Schema):
 
     mae_mev: float
     """MAE of the device itself as the timed code delivers it, closer than 8 Å, meV."""
-    scored_mae_mev: float | None
-    """MAE of `predict`, which the scores use, meV; null where it was not measured."""
+    scored_mae_mev: float
+    """MAE of `predict`, which the scores use, meV."""
     accuracy: bool
     """Whether the two agree within 1 %."""
     equivariance_residual: float

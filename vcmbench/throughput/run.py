@@ -24,8 +24,7 @@ from vcmbench.documents import read_json
 from vcmbench.errors import VcmbenchError, bad_input
 from vcmbench.machine import available_cpus, idlest_cpus, own_version
 from vcmbench.models.interface import CARD
-from vcmbench.models.loader import _digest as directory_digest
-from vcmbench.models.loader import known_baselines
+from vcmbench.models.loader import directory_digest, known_baselines
 from vcmbench.release import DEFAULT_SPLIT, Release, find_release
 from vcmbench.scores.result import DatasetInfo
 from vcmbench.scores.timing import JITTER_ANG
@@ -43,7 +42,7 @@ REPORT: Final = "throughput.json"
 PLOT: Final = "ladder.png"
 
 START_S: Final = 120.0
-"""Time for start, loading and checks of one process, beyond three times that of its predictions."""
+"""Time for start, loading and checks of one process, beyond a multiple of its predictions'."""
 
 Progress = Callable[[str], None]
 
@@ -124,6 +123,7 @@ class _Protocol:
         devices = self._outcome("devices", self._trial(None, None), f"0 of {len(sizes)} sizes")
         if isinstance(devices, Failed) and devices.outcome == "refused":
             raise VcmbenchError(devices.error)
+        # If that failed, each process measures it again.
         scored = devices.gates.scored_mae_mev if isinstance(devices, Devices) else None
         climbed: list[Rung] = []
         stop: str | None = None
@@ -251,7 +251,8 @@ def run_trial(
     logs.mkdir(parents=True, exist_ok=True)
     result, log = logs / f"{name}.json", logs / f"{name}.log"
     result.unlink(missing_ok=True)
-    limit_s = START_S + 3 * trial.max_seconds
+    n_series = 3 if trial.copies else 6 + 2 * len(trial.devices)
+    limit_s = START_S + n_series * trial.max_seconds
     with log.open("wb") as errors, _bound(trial.threads):
         process = subprocess.Popen(
             [sys.executable, "-m", "vcmbench.throughput.trial", str(result)],

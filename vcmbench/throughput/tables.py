@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -118,8 +119,7 @@ def _remarks(report: Throughput) -> list[str]:
         if not result.accelerator.used:
             reasons.append("the accelerator was not used")
         if not gates.accuracy:
-            scored = "unknown" if gates.scored_mae_mev is None else f"{gates.scored_mae_mev:.4g}"
-            reasons.append(f"MAE {gates.mae_mev:.4g} meV, scored {scored}")
+            reasons.append(f"MAE {gates.mae_mev:.4g} meV, scored {gates.scored_mae_mev:.4g} meV")
         if not gates.equivariance:
             reasons.append(f"equivariance residual {gates.equivariance_residual:.2g}")
         if not gates.copies:
@@ -147,7 +147,14 @@ def _repeats(latency: Latency) -> str:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     table.caption = "* warm-up ended before the times were stable"
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", overflow="fold")
@@ -155,16 +162,21 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+    return (
+        f"{value:.3g}\N{NO-BREAK SPACE}s"
+        if value >= 1
+        else f"{1e3 * value:.3g}\N{NO-BREAK SPACE}ms"
+    )
 
 
 def _count(value: float) -> str:
     """Three digits and a decimal prefix."""
-    for factor, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
-            return f"{value / factor:.3g}{prefix}"
+            return f"{value / factor:.3g}\N{NO-BREAK SPACE}{prefix}"
     return f"{value:.3g}"
 
 
 def _bytes(value: int) -> str:
-    return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
+    size, unit = (value / 2**30, "GiB") if value >= 2**30 else (value / 2**20, "MiB")
+    return f"{size:.3g}\N{NO-BREAK SPACE}{unit}"

@@ -228,7 +228,7 @@ class _Bench:
             trial.accelerator, trial.threads, self.model, self.board, self.nvml, used=self._used()
         )
         more = self._devices(structures) if alone else {}
-        gates = self._gates(self._scored_mae_mev() if alone else trial.scored_mae_mev)
+        gates = self._gates()
         found = {
             "n_sites": counts.sites,
             "n_edges": counts.edges,
@@ -332,7 +332,10 @@ class _Bench:
         """MAE of what the scores ask for."""
         return near_mae_mev(self.unit, self.model.predict(self.unit.pattern.structure))
 
-    def _gates(self, scored_mae_mev: float | None) -> Gates:
+    def _gates(self) -> Gates:
+        scored_mae_mev = self.trial.scored_mae_mev
+        if scored_mae_mev is None:
+            scored_mae_mev = self._scored_mae_mev()
         unit = self._delivered(self.unit)
         mae_mev = near_mae_mev(self.unit, unit)
         basis = self.unit.pattern.basis
@@ -342,12 +345,12 @@ class _Bench:
 
         cut = physicality.cut_out(self.unit.pattern.structure)
         residual = physicality.equivariance(timed_code, self.trial.device, cut).largest
-        tolerance = max(ACCURACY_TOLERANCE * (scored_mae_mev or 0.0), ACCURACY_FLOOR_MEV)
+        tolerance = max(ACCURACY_TOLERANCE * scored_mae_mev, ACCURACY_FLOOR_MEV)
         copies = self._copies_residual(unit)
         return Gates(
             mae_mev=mae_mev,
             scored_mae_mev=scored_mae_mev,
-            accuracy=scored_mae_mev is not None and abs(mae_mev - scored_mae_mev) <= tolerance,
+            accuracy=abs(mae_mev - scored_mae_mev) <= tolerance,
             equivariance_residual=residual,
             equivariance=residual < EQUIVARIANCE_LIMIT,
             copies_residual=copies if math.isfinite(copies) else None,
