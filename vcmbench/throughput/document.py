@@ -258,7 +258,7 @@ class Settings(_Schema):
     sizes: list[int]
     """Sizes asked for."""
     max_seconds_per_size: float
-    """Time for warm-up and predictions of one size, s."""
+    """Time for warm-up and predictions of one size, the cold one apart, s."""
     seed: int
     """Seed of the displacements."""
     jitter_ang: float

@@ -252,7 +252,7 @@ def run_trial(
     logs.mkdir(parents=True, exist_ok=True)
     result, log = logs / f"{name}.json", logs / f"{name}.log"
     result.unlink(missing_ok=True)
-    n_series = 3 if trial.copies else 6 + 2 * len(trial.devices)
+    n_series = 4 if trial.copies else 6 + 2 * len(trial.devices)
     limit_s = START_S + n_series * trial.max_seconds
     with log.open("wb") as errors, _bound(trial.threads):
         process = subprocess.Popen(
@@ -321,7 +321,7 @@ def _bound(threads: int) -> Iterator[None]:
 def _stop(found: Outcome, n_sites: int) -> str | None:
     """Why larger structures need not be tried."""
     if isinstance(found, Failed) and found.outcome in ("out of memory", "timed out"):
-        return f"{n_sites} sites: {found.outcome}"
+        return f"{n_sites:,} sites: {found.outcome}"
     return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +20,9 @@ from vcmbench.throughput.document import (
     Throughput,
 )
 
+WIDTH: Final = 110
+"""Columns that the tables need."""
+
 
 def print_throughput(report: Throughput, console: Console) -> None:
     """Print what computed, latency and offline throughput, the ladder, and what does not count."""
@@ -27,12 +32,22 @@ def print_throughput(report: Throughput, console: Console) -> None:
         console.print(f"devices: {devices.outcome}: {devices.error}", soft_wrap=True)
     else:
         console.print(_accelerator(devices), soft_wrap=True)
-        console.print(_devices(devices))
-    console.print(_ladder(report.ladder))
+        _print_wide(console, _devices(devices))
+    _print_wide(console, _ladder(report.ladder))
     for name, found in (("all", report.ladder.slope), ("large", report.ladder.slope_large)):
         console.print(f"time over sites, {name} sizes: {_slope(found)}", soft_wrap=True)
     for line in _remarks(report):
         console.print(line, soft_wrap=True)
+
+
+def _print_wide(console: Console, table: Table) -> None:
+    """Print a table that a narrow terminal or a log wraps rather than cuts off."""
+    width = console.width
+    console.width = max(width, WIDTH)
+    try:
+        console.print(table)
+    finally:
+        console.width = width
 
 
 def _accelerator(found: Measured) -> str:
@@ -56,7 +71,7 @@ def _devices(found: Devices) -> Table:
     for name, latency in (
         ("within 8 Å", found.near),
         ("whole support", found.full),
-        (f"offline, {len(found.offline_devices)} devices", found.offline),
+        (f"offline, {len(found.offline_devices)} device(s)", found.offline),
     ):
         table.add_row(
             name,
@@ -76,9 +91,10 @@ def _ladder(ladder: Ladder) -> Table:
     has_energy = any(isinstance(found.energy, Energy) for found in measured)
     columns = ["sites", "edges", "median", "IQR", "min", "n", "sites/s", "edges/s", "memory"]
     table = _table(
-        f"Ladder: {ladder.device} repeated in y and z, H within 8 Å",
+        f"Ladder: {ladder.device} repeated in y and z, H within 8 Å"
+        + ("; energy of the board" if has_energy else ""),
         *columns,
-        *(["board energy/site"] if has_energy else []),
+        *(["energy/site"] if has_energy else []),
         "counts",
     )
     for rung in ladder.rungs:
@@ -157,7 +173,7 @@ def _table(title: str, *columns: str) -> Table:
     )
     table.caption = "* warm-up ended before the times were stable"
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
     return table
 
 
