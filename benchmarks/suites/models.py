@@ -98,10 +98,10 @@ class Network:
     def _features(self) -> object:
         network, structure = self.network, self.pattern.structure
         graph = self.graphs.structure_graph(structure, network.basis, network.message_cutoff_ang)
+        accelerator = next(network.parameters()).device
         with self.torch.inference_mode():
-            found = network.features(
-                graph.to(next(network.parameters()).device), chunk=self.assembly.CHUNK
-            )
+            chunk = self.assembly.CHUNK[accelerator.type]
+            found = network.features(graph.to(accelerator), chunk=chunk)
         if found.is_cuda:
             self.torch.cuda.synchronize()
         return found
@@ -116,20 +116,21 @@ class Network:
 
     def time_blocks(self, name: str, accelerator: str) -> None:
         everything = np.arange(self.pattern.n_blocks)
+        table = self.assembly.BlockTable.of(self.pattern, self.features.device)
         with self.torch.inference_mode():
-            count = sum(
-                len(piece.blocks)
-                for piece in self.assembly.predicted_blocks(
-                    self.network, self.features, self.pattern, everything
-                )
-            )
+            steps = self.assembly.predicted_blocks(self.network, self.features, table, everything)
+            count = sum(len(step.blocks) for step in steps)
             if self.features.is_cuda:
                 self.torch.cuda.synchronize()
         assert count == self.pattern.n_blocks
 
     def peakmem_predict(self, name: str, accelerator: str) -> None:
+        self._predicted(accelerator)
+
+    def _predicted(self, accelerator: str) -> np.ndarray:
+        clock = _torch_part("clock").StageClock(self.torch.device(accelerator))
         with self.torch.inference_mode():
-            self.assembly.network_values(self.network, self.pattern)
+            return self.assembly.predicted_values((self.network,), self.pattern, clock)
 
 
 class NetworkOnBoard(Network):
@@ -139,9 +140,7 @@ class NetworkOnBoard(Network):
 
     def track_board_memory(self, name: str, accelerator: str) -> int:
         self.torch.cuda.reset_peak_memory_stats()
-        with self.torch.inference_mode():
-            values = self.assembly.network_values(self.network, self.pattern)
-        assert np.isfinite(values).all()
+        assert np.isfinite(self._predicted(accelerator)).all()
         return int(self.torch.cuda.max_memory_allocated())
 
     track_board_memory.unit = "bytes"

@@ -83,7 +83,7 @@ def _load_directory(folder: Path, kind: ModelKind, accelerator: Accelerator) -> 
             module = _import_module(source, str(folder / CARD))
         load = _attribute(module, name, f"{folder / CARD}: loader")
         model = _call(load, folder, source=str(folder / CARD), accelerator=accelerator)
-    return LoadedModel(card.name, kind, model, card, _digest(folder))
+    return LoadedModel(card.name, kind, model, card, directory_digest(folder))
 
 
 def _load_predictions(folder: Path) -> LoadedModel:
@@ -175,7 +175,7 @@ def _importable_from(folder: Path) -> Iterator[None]:
         sys.path.remove(entry)
 
 
-def _digest(folder: Path) -> str:
+def directory_digest(folder: Path) -> str:
     """SHA-256 over the names and contents of all files of a model directory."""
     state = hashlib.sha256()
     for path in sorted(folder.rglob("*")):

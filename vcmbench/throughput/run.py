@@ -24,8 +24,7 @@ from vcmbench.documents import read_json
 from vcmbench.errors import VcmbenchError, bad_input
 from vcmbench.machine import available_cpus, idlest_cpus, own_version
 from vcmbench.models.interface import CARD
-from vcmbench.models.loader import _digest as directory_digest
-from vcmbench.models.loader import known_baselines
+from vcmbench.models.loader import directory_digest, known_baselines
 from vcmbench.release import DEFAULT_SPLIT, Release, find_release
 from vcmbench.scores.result import DatasetInfo
 from vcmbench.scores.timing import JITTER_ANG

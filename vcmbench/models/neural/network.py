@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from itertools import combinations_with_replacement
+from collections.abc import Sequence
+from itertools import accumulate, combinations_with_replacement
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +15,84 @@ from vcmbench.basis import OrbitalBasis, Species
 from vcmbench.models.neural.radial import envelope
 
 Pair = tuple[Species, Species]
+
+
+class Group(NamedTuple):
+    """Bonds of one species pair among others.
+
+    Attributes
+    ----------
+    pair : tuple of Species
+        Species of both ends, in canonical order.
+    place : slice
+        Which bonds.
+    """
+
+    pair: Pair
+    place: slice
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether both ends are of one species: its blocks are made from both directions."""
+        return self.pair[0] == self.pair[1]
+
+
+class Bonds(NamedTuple):
+    """Bonds worked on at once, sorted by their species pair.
+
+    Attributes
+    ----------
+    first, second : (n,) int
+        Sites at both ends.
+    vector : (n, 3) float64
+        From the first end to the second, Å.
+    groups : sequence of Group
+        Where the species pairs are; together all bonds.
+    """
+
+    first: Tensor
+    second: Tensor
+    vector: Tensor
+    groups: Sequence[Group]
+
+    def reversed(self, groups: Sequence[Group]) -> Bonds:
+        """Bonds of some groups, from the second end to the first."""
+        places = [group.place for group in groups]
+        stops = list(accumulate(place.stop - place.start for place in places))
+        first, second, vector = (
+            torch.cat([array[place] for place in places])
+            for array in (self.second, self.first, -self.vector)
+        )
+        turned = [
+            Group((b, a), slice(start, stop))
+            for ((a, b), _), start, stop in zip(groups, [0, *stops], stops, strict=False)
+        ]
+        return Bonds(first, second, vector, turned)
+
+
+class BlockMaker(Protocol):
+    """Makes blocks of features of sites: a network, or Slater–Koster."""
+
+    @property
+    def basis(self) -> OrbitalBasis:
+        """Species it knows and their shells."""
+
+    @property
+    def message_cutoff_ang(self) -> float:
+        """Range of the edges of its graphs, Å."""
+
+    @property
+    def block_cutoff_ang(self) -> float:
+        """Range of its blocks, Å."""
+
+    def features(self, graph: Data, *, chunk: int) -> Tensor:
+        """Features of all sites, from messages of at most `chunk` edges at once."""
+
+    def site_blocks(self, species: Species, features: Tensor, dtype: torch.dtype) -> Tensor:
+        """On-site blocks of sites of one species, eV."""
+
+    def bond_blocks(self, features: Tensor, bonds: Bonds, dtype: torch.dtype) -> list[Tensor]:
+        """Blocks of each group of bonds, eV."""
 
 
 class BlockNetwork(torch.nn.Module):
@@ -73,11 +153,12 @@ class BlockNetwork(torch.nn.Module):
         (n_sites, …) float
         """
 
+    def calibrate(self, graph: Data) -> None:
+        """Measure on a graph what keeps features of the order of one; nothing unless needed."""
+
     @abstractmethod
-    def raw_bond_blocks(
-        self, pair: Pair, first: Tensor, second: Tensor, vector: Tensor, dtype: torch.dtype
-    ) -> Tensor:
-        """(n, n_i, n_j) blocks of bonds, without their size and envelope.
+    def raw_bond_blocks(self, features: Tensor, bonds: Bonds, dtype: torch.dtype) -> list[Tensor]:
+        """(n, n_i, n_j) blocks of each group of bonds, without their size and envelope.
 
         For two sites of one species the block of the reversed bond must be the transpose.
         """
@@ -102,27 +183,28 @@ class BlockNetwork(torch.nn.Module):
         size = self.site_scale_ev[self.basis.species.index(species)].to(dtype)
         return size * self.site_heads[species.label](features, dtype)
 
-    def bond_blocks(
-        self, pair: Pair, first: Tensor, second: Tensor, vector: Tensor, dtype: torch.dtype
-    ) -> Tensor:
-        """Blocks of bonds of one species pair.
+    def bond_blocks(self, features: Tensor, bonds: Bonds, dtype: torch.dtype) -> list[Tensor]:
+        """Blocks of bonds.
 
         Parameters
         ----------
-        pair : tuple of Species
-            Species of both ends, in canonical order.
-        first, second : (n, …) float
-            Features of both ends.
-        vector : (n, 3) float64
-            From the first end to the second, Å.
+        features : (n_sites, …) float
+            Features of all sites.
+        bonds : Bonds
+            Which bonds.
         dtype : torch.dtype
             Precision of the blocks.
 
         Returns
         -------
-        (n, n_i, n_j) float
-            eV.
+        list of (n, n_i, n_j) float
+            Blocks of each group, eV.
         """
-        size = self.bond_scale_ev[self.pairs.index(pair)].to(dtype)
-        factor = size * envelope(vector.norm(dim=1).to(dtype), self.block_cutoff_ang)
-        return factor[:, None, None] * self.raw_bond_blocks(pair, first, second, vector, dtype)
+        sizes = self.bond_scale_ev.to(dtype)
+        factor = envelope(bonds.vector.norm(dim=1).to(dtype), self.block_cutoff_ang)
+        return [
+            (sizes[self.pairs.index(group.pair)] * factor[group.place])[:, None, None] * blocks
+            for group, blocks in zip(
+                bonds.groups, self.raw_bond_blocks(features, bonds, dtype), strict=True
+            )
+        ]

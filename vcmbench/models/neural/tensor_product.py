@@ -20,7 +20,8 @@ from torch_geometric.data import Data
 from vcmbench.basis import OrbitalBasis, pair_label
 from vcmbench.harmonics import E3NN_AXES
 from vcmbench.models.neural.e3nn_import import nn, o3
-from vcmbench.models.neural.network import BlockNetwork, Pair
+from vcmbench.models.neural.expansion import Expansion
+from vcmbench.models.neural.network import BlockNetwork, Bonds
 from vcmbench.models.neural.radial import splines
 from vcmbench.models.neural.settings import TensorProductSettings
 from vcmbench.models.symmetry import CoupledTensors
@@ -68,7 +69,7 @@ class TensorProduct(BlockNetwork):
         held = sorted({irrep for t in tensors.values() for irrep in t.by_irrep})
         self.bond = _Bond(irreps, self.harmonics.irreps_out, held, settings)
         self.outputs = torch.nn.ModuleDict(
-            {pair_label(*p): _Expansion(t, self.bond.irreps) for p, t in tensors.items()}
+            {pair_label(*p): _Blocks(t, self.bond.irreps) for p, t in tensors.items()}
         )
 
         for head in self.site_heads.values():
@@ -110,31 +111,37 @@ class TensorProduct(BlockNetwork):
             sites.index_select(0, bonds.sender), harmonics, radial, self.message_kind(bonds.kind)
         )
 
-    def raw_bond_blocks(
-        self, pair: Pair, first: Tensor, second: Tensor, vector: Tensor, dtype: torch.dtype
-    ) -> Tensor:
-        """(n, n_i, n_j) blocks of bonds."""
-        blocks = self._one_way(pair, first, second, vector, dtype)
-        if pair[0] == pair[1]:
-            other = self._one_way(pair, second, first, -vector, dtype)
-            blocks = 0.5 * (blocks + other.mT)
+    def raw_bond_blocks(self, features: Tensor, bonds: Bonds, dtype: torch.dtype) -> list[Tensor]:
+        """(n, n_i, n_j) blocks of each group of bonds."""
+        blocks = self._one_way(features, bonds, dtype)
+        alike = [k for k, group in enumerate(bonds.groups) if group.is_alike]
+        if alike:
+            back = self._one_way(features, bonds.reversed([bonds.groups[k] for k in alike]), dtype)
+            for k, reverse in zip(alike, back, strict=True):
+                blocks[k] = 0.5 * (blocks[k] + reverse.mT)
         return blocks
 
-    def _one_way(
-        self, pair: Pair, first: Tensor, second: Tensor, vector: Tensor, dtype: torch.dtype
-    ) -> Tensor:
+    def _one_way(self, features: Tensor, bonds: Bonds, dtype: torch.dtype) -> list[Tensor]:
         settings = self.settings
-        distance = vector.norm(dim=1)
-        radial = splines(distance, settings.block_cutoff_ang, settings.n_splines).to(first.dtype)
-        kind = self.bond_kind.weight[self.pairs.index(pair)].expand(len(first), -1)
-        harmonics = self.harmonics(vector[:, E3NN_AXES].to(first.dtype))
-        edges = self.bond(first, second, harmonics, radial, kind)
-        blocks: Tensor = self.outputs[pair_label(*pair)](edges, dtype)
-        return blocks
+        distance = bonds.vector.norm(dim=1)
+        radial = splines(distance, settings.block_cutoff_ang, settings.n_splines)
+        sizes = [group.place.stop - group.place.start for group in bonds.groups]
+        kind = self.bond_kind.weight[[self.pairs.index(group.pair) for group in bonds.groups]]
+        edges = self.bond(
+            features.index_select(0, bonds.first),
+            features.index_select(0, bonds.second),
+            self.harmonics(bonds.vector[:, E3NN_AXES].to(features.dtype)),
+            radial.to(features.dtype),
+            torch.cat([row.expand(size, -1) for row, size in zip(kind, sizes, strict=True)]),
+        )
+        return [
+            self.outputs[pair_label(*group.pair)](edges[group.place], dtype)
+            for group in bonds.groups
+        ]
 
 
-def _start_from_zero(expansion: _Expansion) -> None:
-    for parameter in expansion.outputs.parameters():
+def _start_from_zero(blocks: _Blocks) -> None:
+    for parameter in blocks.outputs.parameters():
         torch.nn.init.zeros_(parameter)
 
 
@@ -230,7 +237,7 @@ class _SiteHead(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.randn(self.square.weight_numel))
         self.down = o3.Linear(self.square.irreps_out.simplify(), _of(held, irreps))
         self.direct = o3.Linear(irreps, _of(held, irreps))
-        self.output = _Expansion(tensors, _of(held, irreps))
+        self.output = _Blocks(tensors, _of(held, irreps))
 
     def forward(self, features: Tensor, dtype: torch.dtype) -> Tensor:
         """(n, n_orbitals, n_orbitals) blocks."""
@@ -280,32 +287,29 @@ class _Bond(torch.nn.Module):
         return edges
 
 
-class _Expansion(torch.nn.Module):
+class _Blocks(torch.nn.Module):
     """Blocks of a pair of species from features: a linear map for each irrep, and the expansion."""
 
     def __init__(self, tensors: CoupledTensors, irreps: o3.Irreps) -> None:
         super().__init__()
-        self.slices = {
-            (ir.l, ir.p): (place, n) for place, (n, ir) in zip(irreps.slices(), irreps, strict=True)
+        held = {
+            (ir.l, ir.p): (place, n)
+            for place, (n, ir) in zip(irreps.slices(), irreps, strict=True)
+            if (ir.l, ir.p) in tensors.by_irrep
         }
-        self.held = [irrep for irrep in tensors.by_irrep if irrep in self.slices]
+        self.places = list(held.values())
+        expanded = {irrep: tensors.by_irrep[irrep] for irrep in held}
         self.outputs = torch.nn.ModuleList(
-            torch.nn.Linear(
-                self.slices[irrep][1], len(tensors.by_irrep[irrep]), bias=irrep == (0, 1)
-            )
-            for irrep in self.held
+            torch.nn.Linear(n, len(expanded[irrep]), bias=irrep == (0, 1))
+            for irrep, (_, n) in held.items()
         )
-        for irrep in self.held:
-            tensor = torch.from_numpy(tensors.by_irrep[irrep])
-            self.register_buffer(f"tensor{irrep[0]}_{irrep[1] + 1}", tensor, persistent=False)
+        self.expansion = Expansion(list(expanded.values()))
 
     def forward(self, features: Tensor, dtype: torch.dtype) -> Tensor:
         """(n, n_i, n_j) blocks."""
-        blocks: Tensor | float = 0.0
-        for irrep, output in zip(self.held, self.outputs, strict=True):
-            place, n = self.slices[irrep]
-            components = output(features[:, place].unflatten(1, (n, -1)).mT).to(dtype)
-            tensor = getattr(self, f"tensor{irrep[0]}_{irrep[1] + 1}").to(dtype)
-            blocks = blocks + torch.einsum("nmc,cmab->nab", components, tensor)
-        assert isinstance(blocks, Tensor)
+        components = [
+            output(features[:, place].unflatten(1, (n, -1)).mT)
+            for (place, n), output in zip(self.places, self.outputs, strict=True)
+        ]
+        blocks: Tensor = self.expansion(components, dtype)
         return blocks
