@@ -299,7 +299,7 @@ def test_time_that_is_up_ends_warm_up_and_repetitions():
     def once() -> Timed:
         return Timed(2.0, None)
 
-    assert warm_up(once, budget_s=3.0) == [2.0, 2.0]
+    assert warm_up(once, budget_s=3.0) == [2.0, 2.0, 2.0]
     assert len(warm_up(once, budget_s=0.0)) == 1
     assert len(repeat(once, fewest=2, most=50, budget_s=9.0)) == 5
     assert len(repeat(once, fewest=2, most=50, budget_s=-1.0)) == 2

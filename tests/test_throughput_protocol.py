@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from throughput_toys import Remembering
 
+from vcmbench.cli import main
 from vcmbench.documents import read_json
 from vcmbench.errors import VcmbenchError
 from vcmbench.scores.result import Unavailable
@@ -25,6 +26,25 @@ from vcmbench.throughput.trial import Trial
 def here(monkeypatch):
     """Let the processes find the toys."""
     monkeypatch.chdir(Path(__file__).parent)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Measure without new processes; return the names of what was measured."""
+    started: list[str] = []
+
+    def run_here(trial, folder, name, tell):
+        started.append(name)
+        done: list[int] = []
+
+        def count() -> None:
+            done.append(1)
+            tell(len(done))
+
+        return trials.run(trial, count)
+
+    monkeypatch.setattr(protocol, "run_trial", run_here)
+    return started
 
 
 @pytest.fixture
@@ -145,6 +165,23 @@ def test_ends_of_processes():
     assert describe_exit(3, "").error == "exit status 3: nothing on standard error"
 
 
+def test_a_new_process_measures_the_same(make_trial, here, tmp_path):
+    told: list[int] = []
+    trial = make_trial(":Honest")
+    found = run_trial(trial, tmp_path, "new", told.append)
+    assert isinstance(found, Measured)
+    assert found.counts
+    assert found.accelerator.threads == 1
+    assert len(found.accelerator.cpus) == 1
+    assert found.accelerator.variables["OMP_NUM_THREADS"] == "1"
+    # The predictions of the series, and that of the check of the copies.
+    assert told == list(range(1, found.near.n_warmup + found.near.n_repeats + 2))
+    ours = trials.run(trial)
+    assert (found.n_edges, found.n_nonzeros) == (ours.n_edges, ours.n_nonzeros)
+    assert found.gates.mae_mev == pytest.approx(ours.gates.mae_mev, rel=1e-6)
+    assert not (tmp_path / "logs/new.json").exists()
+
+
 def test_a_process_that_dies_leaves_a_result(make_trial, here, tmp_path):
     died = run_trial(make_trial(":Dying"), tmp_path, "dying")
     assert died.outcome == "crashed"
@@ -159,15 +196,11 @@ def test_a_process_that_hangs_is_ended(make_trial, here, tmp_path, monkeypatch):
     assert "--max-seconds-per-size" in hung.error
 
 
-def test_report_resumes_and_goes_on_after_failures(wire_release, here, tmp_path, monkeypatch):
-    started: list[str] = []
+def test_report_resumes_and_goes_on_after_failures(
+    wire_release, in_this_process, tmp_path, monkeypatch
+):
+    started = in_this_process
     real = protocol.run_trial
-
-    def counted(trial, folder, name, tell):
-        started.append(name)
-        return real(trial, folder, name, tell)
-
-    monkeypatch.setattr(protocol, "run_trial", counted)
     request = Request(
         model="species-mean",
         dataset=str(wire_release),
@@ -191,12 +224,13 @@ def test_report_resumes_and_goes_on_after_failures(wire_release, here, tmp_path,
 
     # Another size is all that is measured; what died is tried again, larger sizes after all.
     def fail(trial, folder, name, tell):
+        n_copies = 1 if trial.copies is None else trial.copies[0] * trial.copies[1]
+        if n_copies < 4:
+            return real(trial, folder, name, tell)
         started.append(name)
-        if trial.copies == (2, 2):
+        if n_copies == 4:
             return Failed(outcome="crashed", error="SIGSEGV")
-        if trial.copies and trial.copies[0] * trial.copies[1] > 4:
-            return Failed(outcome="out of memory", memory="host", error="MemoryError")
-        return real(trial, folder, name, tell)
+        return Failed(outcome="out of memory", memory="host", error="MemoryError")
 
     monkeypatch.setattr(protocol, "run_trial", fail)
     more = Request(
@@ -237,3 +271,49 @@ def test_bad_requests(wire_release, tmp_path):
     with pytest.raises(VcmbenchError, match="did you mean 'slater-koster'"):
         run(Request(model="slater-costar", dataset=str(wire_release), output=tmp_path / "out"))
     assert not (tmp_path / "out" / REPORT).exists()
+
+
+def test_command_line(wire_release, in_this_process, tmp_path, monkeypatch, capsys):
+    def call(*arguments: str) -> str:
+        output = ("--dataset", str(wire_release), "--output", str(tmp_path))
+        monkeypatch.setattr("sys.argv", ["vcmbench", "throughput", *arguments, *output])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code in (0, None), capsys.readouterr().err
+        return capsys.readouterr().out
+
+    options = ("--threads", "1", "--sizes", "80,160", "--max-seconds-per-size", "0.2")
+    shown = call("species-mean", *options)
+    assert "Ladder: wire" in shown
+    assert "slope" in shown
+    report = Throughput.model_validate_json(call("species-mean", *options, "--json"))
+    assert report == read_json(Throughput, tmp_path / REPORT)
+    assert in_this_process == ["devices", "80-sites", "160-sites"]
+    monkeypatch.setattr("sys.argv", ["vcmbench", "throughput", "species-mean", "--sizes", "1,x"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "--sizes: found 'x'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["slater-koster", "so2-local"])
+def test_baselines_count(make_trial, name):
+    if name == "so2-local":
+        pytest.importorskip("torch_geometric")
+    found = trials.run(make_trial(name, copies=None))
+    assert isinstance(found, Devices), found
+    assert found.counts, found.gates
+    size = trials.run(make_trial(name, scored_mae_mev=found.gates.scored_mae_mev))
+    assert size.counts, size.gates
+    assert sum(size.stages_s.values()) == pytest.approx(size.near.median_s, rel=0.2)
+
+
+@pytest.mark.gpu
+def test_a_network_on_a_board(make_trial):
+    torch = pytest.importorskip("torch")
+    found = trials.run(make_trial("so2-local", accelerator="cuda", max_seconds=2.0))
+    assert isinstance(found, Measured), found
+    assert found.counts, found.gates
+    assert found.accelerator.name == torch.cuda.get_device_name()
+    assert found.memory.allocator_peak_bytes > 0

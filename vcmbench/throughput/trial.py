@@ -118,7 +118,7 @@ class Trial(Document):
     seed: int
     """Seed of the displacements."""
     max_seconds: float
-    """Time for warm-up and predictions, s."""
+    """Time for warm-up and predictions, the cold one apart, s."""
 
 
 Outcome = Devices | Measured | Failed
@@ -264,7 +264,7 @@ class _Bench:
 
         budget_s = self.trial.max_seconds
         warmup_s = warm_up(watched, most=MAX_WARMUP, budget_s=WARMUP_SHARE * budget_s)
-        left_s = budget_s - sum(warmup_s)
+        left_s = budget_s - sum(warmup_s[1:])
 
         def counted() -> list[Timed]:
             return repeat(watched, fewest=FEWEST_REPEATS, most=most, budget_s=left_s)
