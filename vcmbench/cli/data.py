@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vcmbench.cli.options import Json
+
 if TYPE_CHECKING:
     from vcmbench.device import Device
     from vcmbench.hub.registry import Source
@@ -20,12 +22,16 @@ app = typer.Typer(
 Target = Annotated[
     str, typer.Argument(help="A dataset's name, a release folder or one device store.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
 def list_datasets(json: Json = False) -> None:
-    """List the datasets that travel with this installation, are downloaded, or on the Hub."""
+    """List the datasets that travel with this installation, are downloaded, or on the Hub.
+
+    Examples
+    --------
+    vcmbench data list --json
+    """
     from vcmbench.cli.output import messages, print_json, print_table
     from vcmbench.errors import VcmbenchError
     from vcmbench.hub.download import downloaded_releases
@@ -35,7 +41,7 @@ def list_datasets(json: Json = False) -> None:
     rows: list[dict[str, object]] = []
     for folder in (*known_releases().values(), *downloaded_releases().values()):
         try:
-            rows.append({**_summary(Release.open(folder)), "hub": None})
+            rows.append({**summary(Release.open(folder)), "hub": None})
         except VcmbenchError as error:  # One that is damaged hides no other.
             messages.print(f"not listed: {error}", soft_wrap=True)
     here = {(row["name"], row["version"]) for row in rows}
@@ -59,7 +65,14 @@ def list_datasets(json: Json = False) -> None:
 
 @app.command("info")
 def info(target: Target, json: Json = False) -> None:
-    """Describe a dataset, with a row per device, or one device store with all its facts."""
+    """Describe a dataset, with a row per device, or one device store with all its facts.
+
+    Examples
+    --------
+    vcmbench data info vcm-demo
+
+    vcmbench data info device.zarr.zip --json
+    """
     from vcmbench.cli.output import print_json, print_table, spinner
     from vcmbench.release.index import index_rows
 
@@ -73,21 +86,26 @@ def info(target: Target, json: Json = False) -> None:
     release = _release(target)
     with spinner("reading"):
         rows = index_rows(release)
-    summary = {
-        **_summary(release),
+    facts = {
+        **summary(release),
         "digest": release.manifest.digest,
         "not_downloaded": sorted(release.left_out),
     }
     if json:
-        print_json({**summary, "devices": [row.model_dump(mode="json") for row in rows]})
+        print_json({**facts, "devices": [row.model_dump(mode="json") for row in rows]})
         return
-    print_table(release.label, [{"": k, "value": v} for k, v in summary.items()])
+    print_table(release.label, [{"": k, "value": v} for k, v in facts.items()])
     print_table("Devices", [_device_row(row) for row in rows])
 
 
 @app.command("verify")
 def verify(target: Target, json: Json = False) -> None:
-    """Check every byte of a dataset, or one store, and name each problem."""
+    """Check every byte of a dataset, or one store, and name each problem.
+
+    Examples
+    --------
+    vcmbench data verify vcm-nano
+    """
     from vcmbench.cli.output import console, print_json, spinner
     from vcmbench.errors import VcmbenchError
     from vcmbench.release import verify_release
@@ -126,6 +144,10 @@ def compare(
     """Compare H and T(E) of two DFT runs of one device: the noise of the labels.
 
     The other run may have other settings, a rigid shift, or y and z exchanged.
+
+    Examples
+    --------
+    vcmbench data compare first.zarr.zip second.zarr.zip --swap-yz
     """
     from vcmbench.cli.output import print_json, print_table
     from vcmbench.label_noise import SWAP_YZ, label_noise
@@ -152,7 +174,8 @@ def describe(device: Device) -> dict[str, object]:
     }
 
 
-def _summary(release: Release) -> dict[str, object]:
+def summary(release: Release) -> dict[str, object]:
+    """Facts about a release."""
     manifest = release.manifest
     return {
         "name": manifest.name,

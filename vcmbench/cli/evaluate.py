@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vcmbench.cli.options import Dataset
+from vcmbench.cli.options import Dataset, Json
 
 
 class Accelerator(StrEnum):
@@ -41,7 +41,7 @@ def evaluate(
     quick: Annotated[
         bool, typer.Option("--quick", help="Transmission at every fourth energy; marked as such.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print result.json.")] = False,
+    json: Json = False,
 ) -> None:
     """Score a model: Hamiltonian, spectrum, transmission, physicality, throughput.
 
@@ -55,7 +55,7 @@ def evaluate(
 
     vcmbench evaluate predictions/ --devices device-b --quick
     """
-    from vcmbench.cli.output import console, messages, stage_progress
+    from vcmbench.cli.output import console, messages, resumable, stage_progress
     from vcmbench.evaluate import Request, run
     from vcmbench.report import print_result
 
@@ -68,21 +68,22 @@ def evaluate(
         quick=quick,
         output=output,
     )
-    try:
-        with stage_progress() as progress:
-            evaluation = run(request, progress)
-    except KeyboardInterrupt:
-        messages.print("interrupted: run the same command again to continue")
-        raise
+    with resumable(), stage_progress() as progress:
+        evaluation = run(request, progress)
     if json:
         console.print(evaluation.result.to_json(), markup=False, highlight=False, soft_wrap=True)
     else:
         print_result(evaluation.result, console)
-    messages.print(f"result, plots and predictions: {evaluation.folder}")
+    messages.print(f"result, plots and predictions: {evaluation.folder}", soft_wrap=True)
 
 
 def schema() -> None:
-    """Print the JSON Schema of result.json."""
+    """Print the JSON Schema of result.json.
+
+    Examples
+    --------
+    vcmbench schema > result.schema.json
+    """
     from vcmbench.scores.result import schema_text
 
     typer.echo(schema_text(), nl=False)

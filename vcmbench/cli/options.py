@@ -13,3 +13,4 @@ Model = Annotated[
     str | None,
     typer.Option(help="Predict H: a baseline, model directory, module:callable or predictions."),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vcmbench.cli.evaluate import Accelerator
-from vcmbench.cli.options import Dataset
+from vcmbench.cli.options import Dataset, Json
 
 
 def predict(
@@ -32,6 +32,7 @@ def predict(
         Accelerator, typer.Option(help="What computes the prediction.")
     ] = Accelerator.CPU,
     output: Annotated[Path, typer.Option(help="Predictions folder.")] = Path("predictions"),
+    json: Json = False,
 ) -> None:
     """Predict H of whole devices, as large as they may be.
 
@@ -47,7 +48,7 @@ def predict(
     torchrun --nproc-per-node 2 --no-python vcmbench predict my_model large.extxyz --slab-ang 15
     """
     from vcmbench.build.extxyz import read_extxyz
-    from vcmbench.cli.output import messages, stage_progress
+    from vcmbench.cli.output import messages, print_json, resumable, stage_progress
     from vcmbench.models.loader import load_model
     from vcmbench.predict import Target
     from vcmbench.predict import predict as predict_targets
@@ -61,7 +62,11 @@ def predict(
         ids = devices.split(",") if devices else release.device_ids(split)
         entries = [release.device(name) for name in ids]
         targets = [Target(entry.id, entry.structure, entry.gauge) for entry in entries]
-    with team(accelerator.value) as processes, stage_progress(visible=processes.leads) as told:
+    with (
+        resumable(),
+        team(accelerator.value) as processes,
+        stage_progress(visible=processes.leads) as told,
+    ):
         loaded = load_model(model, accelerator=accelerator.value)
         paths = predict_targets(
             loaded,
@@ -72,6 +77,8 @@ def predict(
             team=processes,
             progress=told,
         )
-        if processes.leads:
+        if processes.leads and json:
+            print_json([{"id": path.name.partition(".")[0], "store": str(path)} for path in paths])
+        elif processes.leads:
             for path in paths:
-                messages.print(f"prediction: {path}")
+                messages.print(f"prediction: {path}", soft_wrap=True)

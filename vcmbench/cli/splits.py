@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vcmbench.cli.options import Json
+
 if TYPE_CHECKING:
     from vcmbench.supervision import Counts, Supervision
 
@@ -19,7 +21,7 @@ def splits(
     reach: Annotated[
         float, typer.Option(min=0, help="Cutoff times layers of the model in Å, for overlaps.")
     ] = 8.0,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Show what each part supervises: sites, blocks and entries below 8 Å and in all.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vcmbench.cli.evaluate import Accelerator
+from vcmbench.cli.options import Json
 
 
 def train(
@@ -22,6 +23,7 @@ def train(
     output: Annotated[
         Path | None, typer.Option(help="Model directory to write [the folder of the train.yml].")
     ] = None,
+    json: Json = False,
 ) -> None:
     """Train a network as a residual to Slater–Koster.
 
@@ -34,7 +36,7 @@ def train(
 
     torchrun --nproc-per-node 4 --no-python vcmbench train baselines/so2-local --accelerator cuda
     """
-    from vcmbench.cli.output import print_table, training_progress
+    from vcmbench.cli.output import print_rows, resumable, training_progress
     from vcmbench.processes import team
     from vcmbench.release import find_release
     from vcmbench.training.config import TrainingConfig
@@ -43,6 +45,7 @@ def train(
     settings, release = TrainingConfig.read(config), find_release(dataset)
     directory, name = output or config, config.resolve().name
     with (
+        resumable(),
         team(accelerator.value) as processes,
         training_progress(name, settings.optimiser.epochs, visible=processes.leads) as told,
     ):
@@ -60,9 +63,9 @@ def train(
     if processes.leads:
         row = {
             "model": card.name,
-            "trained on": ", ".join(card.training.devices),
+            "trained on": list(card.training.devices),
             "parameters": card.n_parameters,
             "MAE (meV)": card.training.mae_mev,
             "MAE 12 Å (meV)": card.training.mae_full_mev,
         }
-        print_table(str(directory), [row])
+        print_rows(str(directory), [row], as_json=json)

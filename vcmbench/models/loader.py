@@ -13,7 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from vcmbench.errors import bad_input, unknown_name
+from vcmbench.errors import VcmbenchError, bad_input, unknown_name
+from vcmbench.extras import extra_of
 from vcmbench.models.card import read_card
 from vcmbench.models.interface import (
     CARD,
@@ -130,9 +131,7 @@ def _import_module(name: str, source: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise bad_input(
-            source, "module", found=f"{name!r} ({error})", expected="an importable module"
-        ) from error
+        raise _missing(source, name, error) from error
 
 
 def _import_file(folder: Path, name: str) -> ModuleType:
@@ -148,8 +147,20 @@ def _import_file(folder: Path, name: str) -> ModuleType:
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules[module_name] = module  # dataclasses and pickles of tensors look modules up there
-    specification.loader.exec_module(module)
+    try:
+        specification.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise _missing(str(folder / CARD), name, error) from error
     return module
+
+
+def _missing(source: str, name: str, error: ModuleNotFoundError) -> VcmbenchError:
+    """Name the module that could not be imported, and how it is installed if an extra has it."""
+    extra = extra_of(error.name or "")
+    hint = f": pip install 'vcmbench[{extra}]'" if extra else ""
+    return bad_input(
+        source, "module", found=f"{name!r} ({error})", expected=f"an importable module{hint}"
+    )
 
 
 def _attribute(module: ModuleType, name: str, source: str) -> Callable[..., Any]:
