@@ -1,11 +1,7 @@
 """What ends a command: a message on standard error and an exit code.
 
-| code | meaning |
-|---|---|
-| 0 | done |
-| 1 | failed although the input is right: out of memory, or a bug (with its traceback) |
-| 2 | the input is wrong, or something that the command needs is not there |
-| 130 | interrupted |
+0: done. 1: failed although the input is right, out of memory or a bug (with its traceback).
+2: the input is wrong, or something that the command needs is not there. 130: interrupted.
 """
 
 from __future__ import annotations

@@ -24,10 +24,15 @@ messages = Console(stderr=True, markup=False)
 """Progress and remarks go to standard error."""
 
 
+class _LogHandler(logging.Handler):
+    """Log lines above the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        messages.print(self.format(record), highlight=False, soft_wrap=True)
+
+
 def set_verbosity(*, quiet: bool, verbose: bool) -> None:
     """Leave out progress and remarks, or show the package's log."""
-    from rich.logging import RichHandler
-
     from vcmbench.errors import VcmbenchError
 
     if quiet and verbose:
@@ -36,7 +41,7 @@ def set_verbosity(*, quiet: bool, verbose: bool) -> None:
     log = logging.getLogger("vcmbench")
     log.setLevel(logging.DEBUG if verbose else logging.ERROR)
     if verbose:
-        log.addHandler(RichHandler(console=messages, show_path=False, markup=False))
+        log.addHandler(_LogHandler())
 
 
 @contextmanager
