@@ -43,7 +43,7 @@ def card_page(release: Path) -> str:
 
 
 def cli_page() -> str:
-    """Reference of every command, as `--help` has it."""
+    """Write the reference of every command, as `--help` has it."""
     root = get_command(command_line)
     head = "# Command line\n\n`vcmbench COMMAND --help` says the same.\n"
     return head + "\n".join(_commands(root, "vcmbench", 2)) + "\n"
