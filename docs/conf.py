@@ -6,7 +6,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
-import vcmbench  # noqa: E402
+import vcmbench
 
 project = "vcmbench"
 author = "The vcmbench developers"
