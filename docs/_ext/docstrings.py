@@ -29,6 +29,32 @@ def keep_bars(
                 literal_indent = indent
 
 
+_INLINE = ("attribute", "data", "property")
+_SHARED = re.compile(r"^:(ivar|vartype) (\w+(?:, \w+)+):((?:.*)(?:\n[ \t]+.*)*)", re.MULTILINE)
+
+
+def keep_inline(
+    app: Sphinx, what: str, name: str, _object: Any, _options: Any, lines: list[str]
+) -> None:
+    """Remember the docstring of an attribute: napoleon reads a type before its first colon."""
+    if what in _INLINE:
+        app.env.temp_data[f"docstring of {name}"] = list(lines)
+
+
+def restore(
+    app: Sphinx, what: str, name: str, _object: Any, _options: Any, lines: list[str]
+) -> None:
+    """Put it back, and give each of several attributes that share an entry one of its own."""
+    if what in _INLINE:
+        lines[:] = app.env.temp_data.pop(f"docstring of {name}")
+        return
+    text = _SHARED.sub(
+        lambda found: "\n".join(f":{found[1]} {one}:{found[3]}" for one in found[2].split(", ")),
+        "\n".join(lines),
+    )
+    lines[:] = text.split("\n")
+
+
 def skip_tuple_fields(
     _app: Sphinx, _what: str, _name: str, member: Any, skip: bool, _options: Any
 ) -> bool | None:
@@ -48,6 +74,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Connect them."""
     # Before napoleon, which runs at the default priority of 500.
     app.connect("autodoc-process-docstring", keep_bars, priority=400)
+    app.connect("autodoc-process-docstring", keep_inline, priority=450)
+    app.connect("autodoc-process-docstring", restore, priority=550)
     app.connect("autodoc-skip-member", skip_tuple_fields)
     app.connect("doctree-read", unlink_shapes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -39,6 +39,7 @@ def card_page(release: Path) -> str:
     text = (release / "README.md").read_text(encoding="utf-8")
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     text = re.sub(r"<!-- (begin|end) \w+ -->\n", "", text)
+    text = text.replace(" × ", "\u00a0×\u00a0")  # sides of a cell on one line
     return re.sub(r"\]\((\w+\.png)\)", rf"]({release.name}-\1)", text).lstrip()
 
 
