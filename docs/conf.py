@@ -39,6 +39,8 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 
+highlight_language = "none"
+
 html_theme = "furo"
 html_title = f"vcmbench {version}"
 html_static_path = ["_static"]
