@@ -26,6 +26,7 @@ from vcmbench.cli.transmission import transmission
 app = typer.Typer(
     name="vcmbench",
     help="Datasets and scores for machine-learned DFT Hamiltonians of valence change memories.",
+    epilog="Begin with: vcmbench doctor, then vcmbench evaluate slater-koster --quick",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
