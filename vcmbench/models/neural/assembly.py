@@ -14,7 +14,7 @@ from torch import Tensor
 from vcmbench.blocks import BlockPattern, Slab
 from vcmbench.models.neural.clock import StageClock
 from vcmbench.models.neural.graph import pattern_graph
-from vcmbench.models.neural.network import BlockMaker, Bonds, Group
+from vcmbench.models.neural.network import BlockMaker, BondList, Group
 from vcmbench.structure import FloatArray, IntArray
 
 CHUNK: Final = {"cpu": 4096, "cuda": 65536}
@@ -197,7 +197,7 @@ def _bond_pieces(
     held = list(_by_slab(table, blocks))
     groups = [Group((slab.species_i, slab.species_j), place) for slab, place in held]
     first, second = table.pair.index_select(0, chosen).unbind(1)
-    bonds = Bonds(first, second, table.vector.index_select(0, chosen), groups)
+    bonds = BondList(first, second, table.vector.index_select(0, chosen), groups)
     values = maker.bond_blocks(features, bonds, dtype)
     return [
         Piece(slab, chosen[place] - slab.blocks.start, part)

@@ -11,7 +11,7 @@ from torch import Tensor
 from vcmbench.basis import OrbitalBasis, pair_label
 from vcmbench.models.neural.expansion import Expansion
 from vcmbench.models.neural.frames import WignerTables, site_places
-from vcmbench.models.neural.network import Bonds, Group
+from vcmbench.models.neural.network import BondList, Group
 from vcmbench.models.neural.radial import splines
 from vcmbench.models.neural.so2 import (
     FrameLayout,
@@ -115,14 +115,14 @@ class BondHead(torch.nn.Module):
             }
         )
 
-    def forward(self, features: Tensor, bonds: Bonds, dtype: torch.dtype) -> list[Tensor]:
+    def forward(self, features: Tensor, bonds: BondList, dtype: torch.dtype) -> list[Tensor]:
         """Blocks of bonds, without their size and envelope.
 
         Parameters
         ----------
         features : (n_sites, (l_max + 1)², channels) float
             Features of all sites.
-        bonds : Bonds
+        bonds : BondList
             Which bonds.
         dtype : torch.dtype
             Precision of the blocks.
@@ -155,7 +155,7 @@ class BondHead(torch.nn.Module):
     def _trunk(
         self,
         ends: Sequence[Tensor],
-        bonds: Bonds,
+        bonds: BondList,
         groups: Sequence[Group],
         factor: Tensor | None = None,
     ) -> list[Orders]:

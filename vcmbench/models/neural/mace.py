@@ -19,7 +19,7 @@ from vcmbench.errors import VcmbenchError
 from vcmbench.harmonics import E3NN_AXES
 from vcmbench.models.neural.e3nn_import import o3
 from vcmbench.models.neural.heads import BondHead, SiteHead, start_from_zero
-from vcmbench.models.neural.network import BlockNetwork, Bonds
+from vcmbench.models.neural.network import BlockNetwork, BondList
 from vcmbench.models.neural.settings import MaceSettings
 
 try:
@@ -144,7 +144,9 @@ class Mace(BlockNetwork):
             [part.unflatten(1, (-1, size)).mT for part, size in zip(parts, sizes, strict=True)], 1
         )
 
-    def raw_bond_blocks(self, features: Tensor, bonds: Bonds, dtype: torch.dtype) -> list[Tensor]:
+    def raw_bond_blocks(
+        self, features: Tensor, bonds: BondList, dtype: torch.dtype
+    ) -> list[Tensor]:
         """(n, n_i, n_j) blocks of each group of bonds."""
         blocks: list[Tensor] = self.bond_head(features, bonds, dtype)
         return blocks

@@ -18,7 +18,7 @@ Pair = tuple[Species, Species]
 
 
 class Group(NamedTuple):
-    """Bonds of one species pair among others.
+    """BondList of one species pair among others.
 
     Attributes
     ----------
@@ -37,8 +37,8 @@ class Group(NamedTuple):
         return self.pair[0] == self.pair[1]
 
 
-class Bonds(NamedTuple):
-    """Bonds worked on at once, sorted by their species pair.
+class BondList(NamedTuple):
+    """BondList worked on at once, sorted by their species pair.
 
     Attributes
     ----------
@@ -55,8 +55,8 @@ class Bonds(NamedTuple):
     vector: Tensor
     groups: Sequence[Group]
 
-    def reversed(self, groups: Sequence[Group]) -> Bonds:
-        """Bonds of some groups, from the second end to the first."""
+    def reversed(self, groups: Sequence[Group]) -> BondList:
+        """BondList of some groups, from the second end to the first."""
         places = [group.place for group in groups]
         stops = list(accumulate(place.stop - place.start for place in places))
         first, second, vector = (
@@ -67,7 +67,7 @@ class Bonds(NamedTuple):
             Group((b, a), slice(start, stop))
             for ((a, b), _), start, stop in zip(groups, [0, *stops], stops, strict=False)
         ]
-        return Bonds(first, second, vector, turned)
+        return BondList(first, second, vector, turned)
 
 
 class BlockMaker(Protocol):
@@ -91,7 +91,7 @@ class BlockMaker(Protocol):
     def site_blocks(self, species: Species, features: Tensor, dtype: torch.dtype) -> Tensor:
         """On-site blocks of sites of one species, eV."""
 
-    def bond_blocks(self, features: Tensor, bonds: Bonds, dtype: torch.dtype) -> list[Tensor]:
+    def bond_blocks(self, features: Tensor, bonds: BondList, dtype: torch.dtype) -> list[Tensor]:
         """Blocks of each group of bonds, eV."""
 
 
@@ -157,7 +157,9 @@ class BlockNetwork(torch.nn.Module):
         """Measure on a graph what keeps features of the order of one; nothing unless needed."""
 
     @abstractmethod
-    def raw_bond_blocks(self, features: Tensor, bonds: Bonds, dtype: torch.dtype) -> list[Tensor]:
+    def raw_bond_blocks(
+        self, features: Tensor, bonds: BondList, dtype: torch.dtype
+    ) -> list[Tensor]:
         """(n, n_i, n_j) blocks of each group of bonds, without their size and envelope.
 
         For two sites of one species the block of the reversed bond must be the transpose.
@@ -183,14 +185,14 @@ class BlockNetwork(torch.nn.Module):
         size = self.site_scale_ev[self.basis.species.index(species)].to(dtype)
         return size * self.site_heads[species.label](features, dtype)
 
-    def bond_blocks(self, features: Tensor, bonds: Bonds, dtype: torch.dtype) -> list[Tensor]:
+    def bond_blocks(self, features: Tensor, bonds: BondList, dtype: torch.dtype) -> list[Tensor]:
         """Blocks of bonds.
 
         Parameters
         ----------
         features : (n_sites, …) float
             Features of all sites.
-        bonds : Bonds
+        bonds : BondList
             Which bonds.
         dtype : torch.dtype
             Precision of the blocks.

@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from vcmbench.basis import OrbitalBasis, Species, pair_label
 from vcmbench.models.neural.expansion import Expansion
 from vcmbench.models.neural.frames import Turns, WignerTables, real_harmonics, site_places
-from vcmbench.models.neural.network import Bonds
+from vcmbench.models.neural.network import BondList
 from vcmbench.models.neural.radial import decay, splines
 from vcmbench.models.neural.so2 import FrameLayout, Orders
 from vcmbench.models.slater_koster import BondCoefficients, Settings, SiteCoefficients, SlaterKoster
@@ -78,7 +78,7 @@ class SlaterKosterBlocks(torch.nn.Module):
         blocks: Tensor = self.sites[species.label](features)
         return blocks.to(dtype)
 
-    def bond_blocks(self, features: Tensor, bonds: Bonds, dtype: torch.dtype) -> list[Tensor]:
+    def bond_blocks(self, features: Tensor, bonds: BondList, dtype: torch.dtype) -> list[Tensor]:
         """(n, n_i, n_j) blocks of each group of bonds, eV."""
         turns, distance = self.wigner(bonds.vector), bonds.vector.norm(dim=1)
         near = torch.nonzero(distance < self.settings.response_cutoff_ang)[:, 0]
@@ -108,7 +108,7 @@ class SlaterKosterBlocks(torch.nn.Module):
             blocks.append((left @ (fall[place] * framed) @ right.mT).to(dtype))
         return blocks
 
-    def _orders(self, features: Tensor, bonds: Bonds, turns: Turns, near: Tensor) -> Orders:
+    def _orders(self, features: Tensor, bonds: BondList, turns: Turns, near: Tensor) -> Orders:
         """Densities of both ends of some bonds, in their frames, by order."""
         frame = turns.compose(self.frame_places, features.dtype)
         ends = [frame @ features[end[near]] for end in (bonds.first, bonds.second)]

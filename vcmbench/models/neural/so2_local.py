@@ -22,7 +22,7 @@ from torch_geometric.data import Data
 from vcmbench.basis import OrbitalBasis
 from vcmbench.models.neural.frames import WignerTables, real_harmonics
 from vcmbench.models.neural.heads import BondHead, SiteHead, start_from_zero
-from vcmbench.models.neural.network import BlockNetwork, Bonds
+from vcmbench.models.neural.network import BlockNetwork, BondList
 from vcmbench.models.neural.radial import splines
 from vcmbench.models.neural.settings import So2LocalSettings
 from vcmbench.models.neural.so2 import (
@@ -93,7 +93,9 @@ class So2Local(BlockNetwork):
         spread = weights.unflatten(1, (len(repeats), -1)).repeat_interleave(repeats, dim=1)
         return harmonics[:, :, None] * spread
 
-    def raw_bond_blocks(self, features: Tensor, bonds: Bonds, dtype: torch.dtype) -> list[Tensor]:
+    def raw_bond_blocks(
+        self, features: Tensor, bonds: BondList, dtype: torch.dtype
+    ) -> list[Tensor]:
         """(n, n_i, n_j) blocks of each group of bonds."""
         blocks: list[Tensor] = self.bond_head(features, bonds, dtype)
         return blocks
