@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
 
 import typer
 
 from vcmbench.cli.build import build_structure
 from vcmbench.cli.data import app as data_app
+from vcmbench.cli.doctor import doctor
 from vcmbench.cli.evaluate import evaluate, schema
 from vcmbench.cli.export import export
+from vcmbench.cli.failures import explain, log_traceback
 from vcmbench.cli.fit import fit
+from vcmbench.cli.help import show_examples
 from vcmbench.cli.hub import download, publish
 from vcmbench.cli.import_ import app as import_app
 from vcmbench.cli.predict import predict
@@ -21,11 +23,11 @@ from vcmbench.cli.splits import splits
 from vcmbench.cli.throughput import throughput
 from vcmbench.cli.train import train
 from vcmbench.cli.transmission import transmission
-from vcmbench.errors import VcmbenchError
 
 app = typer.Typer(
     name="vcmbench",
     help="Datasets and scores for machine-learned DFT Hamiltonians of valence change memories.",
+    epilog="Begin with: vcmbench doctor, then vcmbench evaluate slater-koster --quick",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -48,31 +50,39 @@ data_app.command("join")(join)
 data_app.add_typer(import_app, name="import")
 app.add_typer(data_app, name="data")
 app.command("schema")(schema)
+app.command("doctor")(doctor)
+show_examples(app)
 
 
 @app.callback(invoke_without_command=True)
 def _root(
     version: bool = typer.Option(False, "--version", help="Show the version and exit."),
+    quiet: bool = typer.Option(
+        False, "--quiet", "-q", help="Results and errors only: no progress, no remarks."
+    ),
+    verbose: bool = typer.Option(
+        False, "--verbose", "-v", help="Show the log, and the traceback of an error."
+    ),
 ) -> None:
     if version:
         from vcmbench import __version__
 
         typer.echo(__version__)
         raise typer.Exit
+    if quiet or verbose:
+        from vcmbench.cli.output import set_verbosity
+
+        set_verbosity(quiet=quiet, verbose=verbose)
 
 
 def main() -> None:
-    """Run the command; bad input ends with its message and exit code 2, Ctrl-C with 130."""
+    """Run the command; `vcmbench.cli.failures` has the exit codes, Ctrl-C ends with 130."""
     try:
-        app()
-    except VcmbenchError as error:
-        _refuse(str(error))
-    except OSError as error:
-        if error.filename is None:
+        app(prog_name="vcmbench")
+    except Exception as error:
+        failure = explain(error)
+        if failure is None:
             raise
-        _refuse(f"{error.filename}: {error.strerror}")
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.secho(f"error: {message}", fg="red", err=True)
-    sys.exit(2)
+        log_traceback(error)
+        typer.secho(f"error: {failure.message}", fg="red", err=True)
+        sys.exit(failure.code)
