@@ -79,6 +79,18 @@ class OnBoard(Honest):
         return super().predict_within(structure, cutoff_ang)
 
 
+class Failing(OnBoard):
+    """The board's counter fails once predictions have begun."""
+
+    def predict_within(self, structure, cutoff_ang):
+        OnBoard.machine.nvml.refused = {"nvmlDeviceGetTotalEnergyConsumption"}
+        return super().predict_within(structure, cutoff_ang)
+
+
+def make_failing(accelerator: str) -> OnBoard:
+    return Failing()
+
+
 def make(accelerator: str) -> OnBoard:
     return OnBoard()
 
@@ -138,6 +150,10 @@ def test_a_board_without_energy_or_nvml_still_gives_times(machine, trial):
     found = run(trial)
     assert "Not Supported" in found.energy.reason
     assert found.memory.board_used_bytes == 8 * GIB
+    OnBoard.machine = machine()
+    found = run(trial.model_copy(update={"model": "test_throughput_board:make_failing"}))
+    assert "failed while it predicted" in found.energy.reason
+    assert found.near.median_s > 0
     OnBoard.machine = machine("nvmlInit")
     found = run(trial)
     assert "Not Supported" in found.energy.reason

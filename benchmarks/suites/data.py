@@ -46,9 +46,10 @@ class Cp2k:
     """Import of a k-point run of eight atoms, with its checks."""
 
     def setup(self) -> None:
+        # Made first: it is cleaned up even where the benchmark is skipped.
+        self.folder = tempfile.TemporaryDirectory()
         if not RUN.exists():
             raise NotImplementedError("the run is part of the repository, not of the package")
-        self.folder = tempfile.TemporaryDirectory()
         with tarfile.open(RUN) as archive:
             archive.extractall(self.folder.name, filter="data")
 

@@ -402,10 +402,14 @@ class _Bench:
         self.board.synchronise()
         with meter.window() as window:
             time.sleep(IDLE_S)
+        if math.isnan(window.power_w):
+            raise LookupError("the board's readings failed")
         return _Power(meter, window.power_w)
 
 
 def _energy(power: _Power, window: Window, n_predictions: int, n_sites: int) -> Energy:
+    if math.isnan(window.energy_j):
+        raise LookupError("the board's readings failed while it predicted")
     net_j = window.energy_j - power.idle_w * window.seconds
     return Energy(
         method=power.meter.method,
