@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vcmbench.basis import OrbitalBasis, pair_label
+from vcmbench.models.neural.bond_frames import BondFrames
 from vcmbench.models.neural.expansion import Expansion
-from vcmbench.models.neural.frames import WignerTables, site_places
 from vcmbench.models.neural.network import BondList, Group
 from vcmbench.models.neural.radial import splines
 from vcmbench.models.neural.so2 import (
@@ -91,12 +91,7 @@ class BondHead(torch.nn.Module):
         self.n_splines, self.cutoff_ang = n_splines, cutoff_ang
         highest = 2 * max(l for shells in basis.shells.values() for l in shells)
         self.layout = FrameLayout(l_max, min(l_max, highest))
-        self.wigner = WignerTables(max(l_max, highest // 2))
-        frame = self.layout.places(self.wigner.l_max)
-        self.register_buffer("frame_places", frame, persistent=False)
-        for species in basis.species:
-            places = site_places(basis, species, self.wigner.l_max)
-            self.register_buffer(f"site_places_{species.label}", places, persistent=False)
+        self.frames = BondFrames(basis, self.layout)
         reflection = self.layout.reflection[:, None]
         self.register_buffer("reflection", reflection, persistent=False)
         pairs = list(combinations_with_replacement(basis.species, 2))
@@ -132,9 +127,8 @@ class BondHead(torch.nn.Module):
         list of (n, n_i, n_j) float
             Blocks of each group.
         """
-        turns = self.wigner(bonds.vector)
-        frame = turns.compose(self.frame_places, features.dtype)
-        ends = [frame @ features.index_select(0, end) for end in (bonds.first, bonds.second)]
+        turns = self.frames.turns(bonds.vector)
+        ends = self.frames.framed(turns, features, bonds.first, bonds.second)
         alike = [group for group in bonds.groups if group.is_alike]
         mirrored = self._trunk(ends[::-1], bonds, alike, self.reflection) if alike else []
         reverse = dict(zip((group.pair for group in alike), mirrored, strict=True))
@@ -145,11 +139,7 @@ class BondHead(torch.nn.Module):
             framed = output(orders, dtype)
             if group.is_alike:
                 framed = 0.5 * (framed + output.turned(output(reverse[group.pair], dtype)))
-            turn = turns[group.place]
-            left, right = (
-                turn.compose(getattr(self, f"site_places_{s.label}"), dtype) for s in group.pair
-            )
-            blocks.append(left @ framed @ right.mT)
+            blocks.append(self.frames.turned(turns[group.place], group.pair, framed))
         return blocks
 
     def _trunk(

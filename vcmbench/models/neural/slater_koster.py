@@ -11,8 +11,9 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from vcmbench.basis import OrbitalBasis, Species, pair_label
+from vcmbench.models.neural.bond_frames import BondFrames
 from vcmbench.models.neural.expansion import Expansion
-from vcmbench.models.neural.frames import Turns, WignerTables, real_harmonics, site_places
+from vcmbench.models.neural.frames import Turns, real_harmonics
 from vcmbench.models.neural.network import BondList
 from vcmbench.models.neural.radial import decay, splines
 from vcmbench.models.neural.so2 import FrameLayout, Orders
@@ -37,13 +38,7 @@ class SlaterKosterBlocks(torch.nn.Module):
         self.block_cutoff_ang = model.settings.cutoff_ang
         basis, degree = model.basis, model.settings.degree
         self.layout = FrameLayout(degree, degree)
-        highest = max(l for shells in basis.shells.values() for l in shells)
-        self.wigner = WignerTables(max(degree, highest))
-        frame = self.layout.places(self.wigner.l_max)
-        self.register_buffer("frame_places", frame, persistent=False)
-        for species in basis.species:
-            places = site_places(basis, species, self.wigner.l_max)
-            self.register_buffer(f"site_places_{species.label}", places, persistent=False)
+        self.frames = BondFrames(basis, self.layout)
         self.sites = torch.nn.ModuleDict(
             {s.label: _Sites(basis.shells_of(s), terms) for s, terms in model.sites.items()}
         )
@@ -80,7 +75,7 @@ class SlaterKosterBlocks(torch.nn.Module):
 
     def bond_blocks(self, features: Tensor, bonds: BondList, dtype: torch.dtype) -> list[Tensor]:
         """(n, n_i, n_j) blocks of each group of bonds, eV."""
-        turns, distance = self.wigner(bonds.vector), bonds.vector.norm(dim=1)
+        turns, distance = self.frames.turns(bonds.vector), bonds.vector.norm(dim=1)
         near = torch.nonzero(distance < self.settings.response_cutoff_ang)[:, 0]
         orders = self._orders(features, bonds, turns[near], near)
         starts = torch.tensor([group.place.start for group in bonds.groups], device=near.device)
@@ -100,18 +95,14 @@ class SlaterKosterBlocks(torch.nn.Module):
                 distance[near[responding]], [order[responding] for order in orders]
             )
             framed.index_add_(0, near[responding] - place.start, response)
-            turn = turns[place]
-            left, right = (
-                turn.compose(getattr(self, f"site_places_{s.label}"), framed.dtype)
-                for s in group.pair
+            blocks.append(
+                self.frames.turned(turns[place], group.pair, fall[place] * framed).to(dtype)
             )
-            blocks.append((left @ (fall[place] * framed) @ right.mT).to(dtype))
         return blocks
 
     def _orders(self, features: Tensor, bonds: BondList, turns: Turns, near: Tensor) -> Orders:
         """Densities of both ends of some bonds, in their frames, by order."""
-        frame = turns.compose(self.frame_places, features.dtype)
-        ends = [frame @ features[end[near]] for end in (bonds.first, bonds.second)]
+        ends = self.frames.framed(turns, features, bonds.first[near], bonds.second[near])
         return self.layout.split(torch.cat(ends, 2))
 
 
