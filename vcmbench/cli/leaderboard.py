@@ -122,8 +122,17 @@ def build(
     --------
     vcmbench leaderboard build --output site
     """
-    from vcmbench.cli.output import console
-    from vcmbench.leaderboard.site import build_site
+    from vcmbench.cli.output import console, messages
+    from vcmbench.errors import VcmbenchError
 
-    index = build_site(leaderboard, output)
-    console.print(f"site: {index}", soft_wrap=True)
+    try:
+        from vcmbench.leaderboard.site import build_site
+    except ModuleNotFoundError as error:
+        raise VcmbenchError(
+            f"the site needs {error.name}: pip install 'vcmbench[leaderboard]'"
+        ) from None
+
+    site = build_site(leaderboard, output)
+    for remark in site.remarks:
+        messages.print(remark, soft_wrap=True)
+    console.print(f"site: {site.index}", soft_wrap=True)

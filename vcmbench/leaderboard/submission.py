@@ -54,6 +54,12 @@ def _spdx(text: str) -> str:
         raise ValueError(f"an SPDX expression such as 'MIT' or 'CC-BY-4.0'{hint}") from None
 
 
+def _ends_with_slash(address: str) -> str:
+    if not address.endswith("/"):
+        raise ValueError("an address that ends with a slash")
+    return address
+
+
 # \p{C} holds control characters and those that turn the direction of writing.
 Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\p{C}]+$")]
 """One line of text."""
@@ -158,7 +164,7 @@ class UrlHosting(_Described):
     """Predictions below an address, ``<base><device>.zarr.zip``."""
 
     kind: Literal["url"]
-    base: Annotated[Url, Field(pattern=r"/$")]
+    base: Annotated[Url, AfterValidator(_ends_with_slash)]
     """Address that ends with a slash."""
 
 
