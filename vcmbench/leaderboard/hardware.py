@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from vcmbench.documents import Document
 from vcmbench.errors import bad_input, unknown_name
@@ -25,8 +25,14 @@ class Machine(Document):
     accelerator: Literal["cpu", "cuda"]
     accelerator_name: str
     """As results name it."""
-    threads: PositiveInt
-    """Threads of BLAS, OpenMP and torch."""
+    threads: PositiveInt | None = None
+    """Threads of BLAS, OpenMP and torch; needed where the CPU computes."""
+
+    @model_validator(mode="after")
+    def _threads_of_a_cpu(self) -> Self:
+        if self.accelerator == "cpu" and self.threads is None:
+            raise ValueError("threads for a CPU")
+        return self
 
 
 class Hardware(Document):
@@ -52,7 +58,7 @@ def require_machine(leaderboard: Path, name: str, found: ThroughputSection) -> N
         raise unknown_name("machine of the leaderboard", name, machines)
     for field in ("accelerator", "accelerator_name", "threads"):
         value, expected = getattr(found, field), getattr(machines[name], field)
-        if value != expected:
+        if expected is not None and value != expected:
             raise bad_input(
                 "throughput", field, found=repr(value), expected=f"{expected!r}, that of {name}"
             )

@@ -281,7 +281,10 @@ def _transmission_axes(found: Iterable[Curves]) -> tuple[Axis, Axis]:
     ]
     energies = [energy for item in listed for energy in item.energies_ev]
     return (
-        Axis.over("E − E_F (eV)", energies),
+        Axis.over(
+            Markup('E − E<tspan dy="4" font-size="75%">F</tspan><tspan dy="-4"> (eV)</tspan>'),
+            energies,
+        ),
         Axis.over("T(E)", values, logarithmic=True, lowest=EPSILON),
     )
 

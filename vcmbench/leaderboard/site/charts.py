@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 WIDTH: Final = 520
 HEIGHT: Final = 340
-LEFT, RIGHT, TOP, BOTTOM = 64, 14, 12, 52
+LEFT, RIGHT, TOP, BOTTOM = 76, 14, 12, 56
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -55,7 +55,7 @@ class Axis:
     Attributes
     ----------
     label : str
-        Quantity and unit.
+        Quantity and unit; may be markup.
     low, high : float
         Range.
     logarithmic : bool
@@ -151,8 +151,8 @@ def scatter(title: str, x: Axis, y: Axis, marks: Sequence[Mark]) -> Markup:
                 " on-front" if mark.on_front else "",
                 px,
                 py,
-                px + (11 if on_right else -11),
-                py + 5,
+                px + (9 if on_right else -9),
+                py - 9,
                 "start" if on_right else "end",
                 mark.label,
             )
@@ -180,7 +180,7 @@ def _svg(title: str, x: Axis, y: Axis, content: Sequence[Markup]) -> Markup:
             Markup(
                 '<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
                 '<text class="tick" x="{0:.1f}" y="{3}" text-anchor="middle">{4}</text>'
-            ).format(px, TOP, HEIGHT - BOTTOM, HEIGHT - BOTTOM + 18, text)
+            ).format(px, TOP, HEIGHT - BOTTOM, HEIGHT - BOTTOM + 19, text)
         )
     for value, text in y.ticks():
         py = _place(x, y, x.low, value)[1]
@@ -194,9 +194,9 @@ def _svg(title: str, x: Axis, y: Axis, content: Sequence[Markup]) -> Markup:
     parts.append(
         Markup(
             '<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>'
-            '<text class="axis" transform="translate(16 {}) rotate(-90)" '
+            '<text class="axis" transform="translate(18 {}) rotate(-90)" '
             'text-anchor="middle">{}</text>'
-        ).format((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, x.label, middle, y.label)
+        ).format((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 11, x.label, middle, y.label)
     )
     return Markup("").join([*parts, *content, Markup("</svg>")])
 

@@ -143,6 +143,7 @@ function prepareComparison(form) {
   };
   for (const select of selects) select.addEventListener("change", show);
   form.addEventListener("submit", (event) => event.preventDefault());
+  for (const table of document.querySelectorAll(".comparison")) table.classList.add("pair");
   form.hidden = false;
   show();
 }
