@@ -6,7 +6,6 @@ import re
 import shlex
 from pathlib import Path
 
-import click
 import pytest
 import typer
 import yaml
@@ -49,8 +48,8 @@ def test_rights_are_declared_and_no_input_is_pasted_into_a_script(path):
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
 def test_commands_and_options_exist(path):
     for words in commands(path):
-        command: click.Command = typer.main.get_command(app)
-        while words and isinstance(command, click.Group):
+        command = typer.main.get_command(app)
+        while hasattr(command, "commands"):
             command = command.commands[words.pop(0)]
         known = {option for parameter in command.params for option in parameter.opts}
         used = {word for word in words if re.match(r"--\w", word)}
