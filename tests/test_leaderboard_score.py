@@ -33,6 +33,7 @@ from vcmbench.leaderboard.gather import fetch_predictions
 from vcmbench.leaderboard.record import read_record, record_path
 from vcmbench.leaderboard.score import Scoring, outdated, score
 from vcmbench.leaderboard.validate import check_predictions, read_entry
+from vcmbench.models.loader import known_baselines
 from vcmbench.release import Release
 from vcmbench.release.hidden import hide_devices
 from vcmbench.store import read_device, write_device, write_predictions
@@ -654,17 +655,78 @@ fetch_predictions(entry, Path(sys.argv[3]), lambda *_: None)
         assert not target.exists()
 
 
-# --- the command ------------------------------------------------------------------------------
+# --- the commands -----------------------------------------------------------------------------
 
 
-def test_the_commands_from_packing_to_the_record(leaderboard, release):
-    arguments = [
-        "leaderboard", "score", str(leaderboard / "submissions/noisy"),
-        "--predictions", str(leaderboard / "predictions/noisy"),
-        "--release", str(release.folder), "--leaderboard", str(leaderboard),
-        "--work", str(leaderboard / "work"),
-    ]  # fmt: skip
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert result.exit_code == 0
-    assert result.stdout.startswith("noisy: MAE 0.79")
-    assert record_path(leaderboard, "noisy").is_file()
+def run_command(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def own_model(tmp_path) -> Path:
+    """A model directory as a user has one: the weights of a baseline under another name."""
+    folder = tmp_path / "my_model"
+    shutil.copytree(known_baselines()["species-mean"], folder)
+    card = (folder / "model.yml").read_text()
+    (folder / "model.yml").write_text(card.replace("name: species-mean", "name: My_Model"))
+    return folder
+
+
+def test_a_model_directory_from_evaluation_to_the_record(own_model, release, tmp_path):
+    result, board = tmp_path / "result", tmp_path / "leaderboard"
+    target, at = board / "submissions/my-model", ("--release", release.folder)
+    run_command("evaluate", own_model, "--dataset", release.folder, "--output", result)
+    about = tmp_path / "about.yml"
+    about.write_text("code_license: MIT\n")
+    pack = ("submit", "pack", own_model, "--result", result, "--output", target, *at)
+    told = run_command(*pack, "--about", about, "--hosted", "https://example.org/x/")
+    assert told.startswith("my-model: ")
+    entry = read_entry(target, release)
+    assert entry.submission.weights_license == "CC-BY-4.0"
+    assert [d.label for d in entry.submission.training.datasets] == ["vcm-nano@1.0.0"]
+    predictions = ("--predictions", result / "predictions")
+    assert "in good order" in run_command("leaderboard", "validate", target, *predictions, *at)
+    told = run_command(
+        "leaderboard", "score", target, *predictions, *at,
+        "--leaderboard", board, "--work", tmp_path / "work",
+    )  # fmt: skip
+    assert told.startswith("my-model: MAE ")
+    assert read_record(record_path(board, "my-model")).submission_digest == entry.digest
+    # Weights that changed since are other weights.
+    (own_model / "weights.safetensors").write_bytes(b"other")
+    with pytest.raises(VcmbenchError, match="evaluate the model as it is now"):
+        run_command(*pack, "--about", about, "--hosted", "https://example.org/x/")
+
+
+def test_packing_names_everything_that_is_missing(own_model, leaderboard, release, tmp_path):
+    pack = (
+        "submit", "pack", leaderboard / "predictions/noisy",
+        "--result", leaderboard / "results/noisy", "--release", release.folder,
+    )  # fmt: skip
+    with pytest.raises(VcmbenchError) as error:
+        run_command(*pack)
+    for field in ("name", "authors", "code_license", "weights_license", "training", "cutoff_ang"):
+        assert f"--about: {field}: found nothing" in str(error.value)
+    about = ("--about", leaderboard / "about/noisy.yml")
+    with pytest.raises(VcmbenchError, match="--hosted: predictions: found nothing"):
+        run_command(*pack, *about)
+    for hosted in ("hub:me/x@main", "http://example.org/", "hub:me@" + 40 * "a", "ftp://x/"):
+        with pytest.raises(VcmbenchError, match="--hosted: predictions: found"):
+            run_command(*pack, *about, "--hosted", hosted)
+
+
+def test_a_baseline_is_predicted_anew(release, tmp_path):
+    board, work = tmp_path / "leaderboard", tmp_path / "work"
+    target, at = board / "submissions/species-mean", ("--release", release.folder)
+    run_command("evaluate", "species-mean", "--dataset", release.folder, "--output", work)
+    told = run_command("submit", "pack", "species-mean", "--result", work, "--output", target, *at)
+    assert told.startswith("species-mean: ")
+    assert read_entry(target, release).predictions.files == {}
+    run_command("leaderboard", "score", target, *at, "--leaderboard", board, "--work", tmp_path)
+    assert read_record(record_path(board, "species-mean")).result.model.kind == "baseline"
+    edit_json(target / "predictions.json", {"hosting.model_digest": 64 * "0"})
+    edit_json(target / "result.json", {"model.digest": 64 * "0"})
+    with pytest.raises(VcmbenchError, match="baseline species-mean: digest"):
+        score(target, Scoring(board, tmp_path / "species-mean", release=release))
