@@ -130,3 +130,36 @@ def rewrite_archive(path: Path, members: Mapping[str, bytes | None]) -> None:
 def write_hardware(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "hardware.yml").write_text(yaml.safe_dump(HARDWARE))
+
+
+def throughput_report(**changes: object) -> dict[str, object]:
+    """What `vcmbench throughput` writes, as far as the leaderboard reads it, and one field more."""
+    timing = {"median_s": 0.1, "iqr_s": 0.01, "atoms_per_s": 800.0, "edges_per_s": 1e5}
+    measured = {
+        "outcome": "measured",
+        "n_sites": 80,
+        "near": timing,
+        "memory": {"allocator_peak_bytes": 1 << 30, "host_peak_bytes": 7},
+        "counts": True,
+    }
+    larger = {**measured, "n_sites": 720, "near": {**timing, "median_s": 0.9}}
+    return {
+        "schema_version": 1,
+        "score_spec": 1,
+        "devices": {
+            **measured,
+            "model": {"name": "noisy", "digest": None},
+            "device": "wire",
+            "full": timing,
+            "accelerator": {"kind": "cuda", "name": "Bench 1", "threads": 8},
+            **changes,
+        },
+        "ladder": {
+            "rungs": [
+                {"n_sites": 80, "result": measured},
+                {"n_sites": 720, "result": larger},
+                {"n_sites": 6480, "result": {"outcome": "out of memory", "error": "full"}},
+            ],
+            "slope": {"slope": 1.0, "sizes": [80, 720]},
+        },
+    }

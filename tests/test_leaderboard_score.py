@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import shutil
 import stat
 import struct
@@ -21,7 +22,13 @@ import numpy as np
 import pytest
 import zarr
 from fake_hub import serve_hub
-from leaderboard_toys import HARDWARE, edit_json, rewrite_archive, submit, write_hardware
+from leaderboard_toys import (
+    edit_json,
+    rewrite_archive,
+    submit,
+    throughput_report,
+    write_hardware,
+)
 from release_toys import toy_release
 from typer.testing import CliRunner
 
@@ -30,7 +37,7 @@ from vcmbench.errors import VcmbenchError
 from vcmbench.leaderboard.archive import Limits, inspect_prediction
 from vcmbench.leaderboard.copies import TOLERATED, copied_fraction
 from vcmbench.leaderboard.gather import fetch_predictions
-from vcmbench.leaderboard.record import read_record, record_path
+from vcmbench.leaderboard.record import Record, read_record, record_path
 from vcmbench.leaderboard.score import Scoring, outdated, score
 from vcmbench.leaderboard.validate import check_predictions, read_entry
 from vcmbench.models.loader import known_baselines
@@ -440,45 +447,40 @@ def test_predictions_for_another_device_are_refused(leaderboard, release):
 # --- throughput -------------------------------------------------------------------------------
 
 
-def throughput_result(leaderboard: Path, **changes: object) -> Path:
-    """A maintainers' result on the bench machine."""
-    timing = {
-        "cutoff_ang": 8.0, "median_s": 0.1, "iqr_s": 0.01, "fastest_s": 0.09, "n_repeats": 5,
-        "n_warmup": 4, "stable": True, "atoms_per_s": 800.0, "edges_per_s": 1e5,
-        "nonzeros_per_s": 1e7,
-    }  # fmt: skip
-    section = {
-        "accelerator": "cuda", "accelerator_name": "Bench 1", "threads": 8, "device": "wire",
-        "n_sites": 80, "n_edges": 1000, "n_nonzeros": 1000, "atoms_per_s": 800.0,
-        "edges_per_s": 1e5, "nonzeros_per_s": 1e7, "peak_memory_bytes": 1,
-        "peak_memory_kind": "cuda allocator", "cold_start_s": 1.0, "near": timing, "full": timing,
-        "stages_s": None, "counts": True,
-        "gates": {"mae_mev": 0.1, "accuracy": True, "equivariance": True,
-                  "equivariance_residual": 1e-6},
-    }  # fmt: skip
-    path = leaderboard / "throughput.json"
-    shutil.copyfile(leaderboard / "submissions/noisy/result.json", path)
-    edit_json(path, {"throughput": {**section, **changes}})
-    return path
-
-
 def test_throughput_is_verified_only_on_a_named_machine(leaderboard, release):
     folder = leaderboard / "submissions/noisy"
-    path = throughput_result(leaderboard)
-    record = score(folder, scoring(leaderboard, release, hardware="bench-gpu", throughput=path))
-    assert record.throughput.hardware == "bench-gpu"
-    assert record.throughput.throughput.atoms_per_s == 800
-    for options, message in (
-        ({"hardware": "bench-gpux", "throughput": path}, "did you mean 'bench-gpu'"),
-        ({"hardware": "bench-cpu", "throughput": path}, "accelerator: found 'cuda'"),
-        ({"hardware": "bench-gpu"}, "found predictions alone cannot be timed"),
+    path = leaderboard / "throughput.json"
+
+    def scored(hardware: str | None, **changes: object) -> Record:
+        path.write_text(json.dumps(throughput_report(**changes)))
+        options = scoring(leaderboard, release, hardware=hardware, throughput=path)
+        return score(folder, options)
+
+    speed = scored("bench-gpu").throughput
+    assert (speed.hardware, speed.atoms_per_s, speed.slope) == ("bench-gpu", 800, 1)
+    assert speed.peak_memory_bytes == 1 << 30
+    assert [rung.outcome for rung in speed.ladder] == ["measured", "measured", "out of memory"]
+    gpu = {"kind": "cuda", "name": "Bench 1", "threads": 8}
+    for hardware, changes, message in (
+        ("bench-gpux", {}, "did you mean 'bench-gpu'"),
+        ("bench-cpu", {}, "accelerator.kind: found 'cuda', expected 'cpu'"),
+        ("bench-gpu", {"accelerator": {**gpu, "name": "Bench 2"}}, "accelerator.name"),
+        ("bench-gpu", {"accelerator": {**gpu, "threads": 4}}, "accelerator.threads"),
+        ("bench-gpu", {"counts": False}, "a gate that failed"),
+        ("bench-gpu", {"outcome": "crashed"}, "devices: found crashed"),
+        ("bench-gpu", {"near": {}}, "near.median_s: found nothing"),
+        (None, {}, "expected both or neither"),
     ):
-        with pytest.raises(VcmbenchError, match=message):
-            score(folder, scoring(leaderboard, release, **options))
-    throughput_result(leaderboard, counts=False)
-    with pytest.raises(VcmbenchError, match="a gate that failed"):
+        with pytest.raises(VcmbenchError, match=re.escape(message)):
+            scored(hardware, **changes)
+
+
+def test_throughput_of_other_weights_is_refused(leaderboard, release):
+    folder, path = leaderboard / "submissions/noisy", leaderboard / "throughput.json"
+    edit_json(folder / "result.json", {"model.digest": 64 * "a"})
+    path.write_text(json.dumps(throughput_report(model={"digest": 64 * "b"})))
+    with pytest.raises(VcmbenchError, match=r"model\.digest"):
         score(folder, scoring(leaderboard, release, hardware="bench-gpu", throughput=path))
-    assert set(HARDWARE["machines"]) == {"bench-gpu", "bench-cpu"}
 
 
 # --- hidden test ------------------------------------------------------------------------------

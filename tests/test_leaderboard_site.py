@@ -20,7 +20,6 @@ from vcmbench.errors import VcmbenchError
 from vcmbench.leaderboard.record import (
     HiddenScores,
     Record,
-    VerifiedThroughput,
     read_record,
     record_path,
     write_record,
@@ -31,8 +30,8 @@ from vcmbench.leaderboard.site.build import build_site
 from vcmbench.leaderboard.site.cards import card_html
 from vcmbench.leaderboard.site.charts import Axis
 from vcmbench.leaderboard.site.figures import digits
+from vcmbench.leaderboard.throughput import Rung, VerifiedThroughput
 from vcmbench.release import Release
-from vcmbench.scores.result import ThroughputSection
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 MODELS = {
@@ -93,23 +92,25 @@ def change_record(folder: Path, name: str, **changes: object) -> Record:
 
 
 def verified(atoms_per_s: float, hardware: str = "bench-gpu") -> VerifiedThroughput:
-    timing = {
-        "cutoff_ang": 8.0, "median_s": 0.1, "iqr_s": 0.01, "fastest_s": 0.09, "n_repeats": 5,
-        "n_warmup": 4, "stable": True, "atoms_per_s": atoms_per_s, "edges_per_s": 1e5,
-        "nonzeros_per_s": 1e7,
-    }  # fmt: skip
-    section = ThroughputSection.model_validate(
-        {
-            "accelerator": "cuda", "accelerator_name": "Bench 1", "threads": 8, "device": "wire",
-            "n_sites": 80, "n_edges": 1000, "n_nonzeros": 1000, "atoms_per_s": atoms_per_s,
-            "edges_per_s": 1e5, "nonzeros_per_s": 1e7, "peak_memory_bytes": 1 << 30,
-            "peak_memory_kind": "cuda allocator", "cold_start_s": 1.0, "near": timing,
-            "full": timing, "stages_s": None, "counts": True,
-            "gates": {"mae_mev": 0.1, "accuracy": True, "equivariance": True,
-                      "equivariance_residual": 1e-6},
-        }
-    )  # fmt: skip
-    return VerifiedThroughput(hardware=hardware, throughput=section)
+    rungs = (
+        Rung(n_sites=80, outcome="measured", median_s=0.1, atoms_per_s=800, peak_memory_bytes=1),
+        Rung(n_sites=720, outcome="measured", median_s=0.9, atoms_per_s=800, peak_memory_bytes=9),
+        Rung(n_sites=6480, outcome="out of memory"),
+    )
+    return VerifiedThroughput(
+        hardware=hardware,
+        accelerator_name="Bench 1",
+        threads=8,
+        device="wire",
+        n_sites=80,
+        atoms_per_s=atoms_per_s,
+        edges_per_s=1e5,
+        median_s=80 / atoms_per_s,
+        full_median_s=160 / atoms_per_s,
+        peak_memory_bytes=1 << 30,
+        ladder=rungs,
+        slope=1.0,
+    )
 
 
 class _Page(HTMLParser):
@@ -136,6 +137,13 @@ def test_pages(site):
         "compare/wires-0.1.0-spec-1.html",
         *(f"models/{name}.html" for name in MODELS),
     }
+
+
+def test_the_ladder_of_sizes_is_on_the_models_page(site):
+    text = (site / "models/loud-net.html").read_text(encoding="utf-8")
+    assert "Ladder of sizes" in text
+    assert '<td colspan="3">out of memory</td>' in text
+    assert "Ladder of sizes" not in (site / "models/evil-net.html").read_text(encoding="utf-8")
 
 
 def test_every_link_and_file_is_there_and_nothing_is_loaded_from_elsewhere(site):

@@ -62,11 +62,11 @@ def score(
         Path | None, typer.Option(help="Private half of the release: scores the hidden test.")
     ] = None,
     hardware: Annotated[
-        str | None, typer.Option(help="Machine of hardware.yml that the throughput is from.")
+        str | None, typer.Option(help="Machine of hardware.yml, with --throughput.")
     ] = None,
     throughput: Annotated[
         Path | None,
-        typer.Option(help="result.json of the maintainers' evaluation on that machine."),
+        typer.Option(help="throughput.json that was measured on that machine."),
     ] = None,
     release: Release = None,
     leaderboard: Leaderboard = Path("leaderboard"),

@@ -8,11 +8,9 @@ from typing import Final, Literal, Self
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from vcmbench.documents import Document
-from vcmbench.errors import bad_input, unknown_name
 from vcmbench.leaderboard.problems import refuse, schema_problems
 from vcmbench.leaderboard.strict_yaml import read_strict_yaml
 from vcmbench.release.manifest import Name
-from vcmbench.scores.result import ThroughputSection
 
 HARDWARE: Final = "hardware.yml"
 
@@ -24,9 +22,9 @@ class Machine(Document):
     """Name in tables."""
     accelerator: Literal["cpu", "cuda"]
     accelerator_name: str
-    """As results name it."""
+    """As reports name it."""
     threads: PositiveInt | None = None
-    """Threads of BLAS, OpenMP and torch; needed where the CPU computes."""
+    """Threads of BLAS, OpenMP and torch; needed where the CPU computes, any if None."""
 
     @model_validator(mode="after")
     def _threads_of_a_cpu(self) -> Self:
@@ -49,20 +47,3 @@ def read_hardware(leaderboard: Path) -> Hardware:
         return Hardware.model_validate(read_strict_yaml(path))
     except ValidationError as error:
         raise refuse(schema_problems(HARDWARE, Hardware, error)) from error
-
-
-def require_machine(leaderboard: Path, name: str, found: ThroughputSection) -> None:
-    """Raise unless a throughput was measured on the machine of that name, and counts."""
-    machines = read_hardware(leaderboard).machines
-    if name not in machines:
-        raise unknown_name("machine of the leaderboard", name, machines)
-    for field in ("accelerator", "accelerator_name", "threads"):
-        value, expected = getattr(found, field), getattr(machines[name], field)
-        if expected is not None and value != expected:
-            raise bad_input(
-                "throughput", field, found=repr(value), expected=f"{expected!r}, that of {name}"
-            )
-    if not found.counts:
-        raise bad_input(
-            "throughput", "counts", found="a gate that failed", expected="accuracy and equivariance"
-        )

@@ -13,8 +13,9 @@ from pydantic import ConfigDict, Field
 
 from vcmbench.documents import Document, read_json
 from vcmbench.evaluate import DeviceCurves
+from vcmbench.leaderboard.throughput import VerifiedThroughput
 from vcmbench.release.manifest import Name
-from vcmbench.scores.result import Bounds, Result, ThroughputSection, Unavailable
+from vcmbench.scores.result import Bounds, Result, Unavailable
 from vcmbench.store.content import atomic_file
 
 _NUMBERS = re.compile(r"\[\s+([^\[\]{}\"]+?)\s+\]")
@@ -79,15 +80,6 @@ class HiddenScores(_Finite):
         )
 
 
-class VerifiedThroughput(Document):
-    """A throughput that the maintainers measured on named hardware."""
-
-    hardware: Name
-    """Machine in ``hardware.yml``."""
-    throughput: ThroughputSection
-    """What was measured."""
-
-
 class Record(Document):
     """``leaderboard/records/<name>.json``."""
 
@@ -125,7 +117,7 @@ class Record(Document):
             parts.append(f"|Δlog10 T| {self.result.transmission.log10_mae:.3g} decades")
         if self.throughput is not None:
             speed = self.throughput
-            parts.append(f"{speed.throughput.atoms_per_s:,.0f} atoms/s on {speed.hardware}")
+            parts.append(f"{speed.atoms_per_s:,.0f} atoms/s on {speed.hardware}")
         return ", ".join(parts)
 
 

@@ -14,13 +14,11 @@ from vcmbench.leaderboard.benchmark import TEST_PART, Benchmark
 from vcmbench.leaderboard.claims import differences
 from vcmbench.leaderboard.copies import TOLERATED, copied_fraction
 from vcmbench.leaderboard.gather import fetch_predictions
-from vcmbench.leaderboard.hardware import require_machine
 from vcmbench.leaderboard.problems import refuse
 from vcmbench.leaderboard.record import (
     Curves,
     HiddenScores,
     Record,
-    VerifiedThroughput,
     accepted_digest,
     read_record,
     record_path,
@@ -31,13 +29,13 @@ from vcmbench.leaderboard.submission import (
     submission_digest,
     submission_folders,
 )
+from vcmbench.leaderboard.throughput import VerifiedThroughput, verified_throughput
 from vcmbench.leaderboard.validate import Entry, check_predictions, read_entry
 from vcmbench.models import load_model
 from vcmbench.predict import Target, predict
 from vcmbench.release import Release, find_release
 from vcmbench.release.hidden import join_release
 from vcmbench.scores.hamiltonian import align
-from vcmbench.scores.result import ThroughputSection, Unavailable, read_result
 from vcmbench.store.predictions import read_predictions
 
 Progress = Callable[[str, int, int], None]
@@ -62,8 +60,7 @@ class Scoring:
     hardware : str, optional
         Machine of the maintainers that `throughput` was measured on.
     throughput : Path, optional
-        ``result.json`` of the maintainers' own evaluation of the model on that machine; for a
-        baseline that is scored there, the scoring's own.
+        ``throughput.json`` that the maintainers measured on that machine.
     """
 
     leaderboard: Path
@@ -103,6 +100,7 @@ def score(
     entry = read_entry(folder, scoring.release, accepted=accepted_digest(path))
     release = scoring.release or find_release(entry.predictions.dataset.label)
     benchmark = Benchmark.of(release)
+    throughput = _throughput(entry, scoring)
     hosting = entry.predictions.hosting
     if isinstance(hosting, BaselineHosting):
         model, predictions = _baseline(hosting), scoring.work / "predictions"
@@ -132,7 +130,7 @@ def score(
         hidden=hidden,
         copied_fraction=copied,
         transmission={name: Curves.of(curves) for name, curves in evaluation.curves.items()},
-        throughput=_verified(entry, scoring, evaluation),
+        throughput=throughput,
     )
     write_record(path, record)
     return record
@@ -216,29 +214,11 @@ def _require_original(
     return largest
 
 
-def _verified(entry: Entry, scoring: Scoring, evaluation: Evaluation) -> VerifiedThroughput | None:
+def _throughput(entry: Entry, scoring: Scoring) -> VerifiedThroughput | None:
     """Throughput that the maintainers vouch for."""
-    if scoring.hardware is None:
+    if scoring.throughput is None and scoring.hardware is None:
         return None
-    found: ThroughputSection | Unavailable
-    if scoring.throughput is None:
-        found = evaluation.result.throughput
-    else:
-        result = read_result(scoring.throughput)
-        if entry.claimed and result.model.digest != entry.claimed.model.digest:
-            raise bad_input(
-                scoring.throughput,
-                "model.digest",
-                found=result.model.digest,
-                expected=f"{entry.claimed.model.digest}, that of the submission",
-            )
-        found = result.throughput
-    if isinstance(found, Unavailable):
-        raise bad_input(
-            "throughput",
-            "section",
-            found=found.reason,
-            expected="--throughput with a result of the model itself",
-        )
-    require_machine(scoring.leaderboard, scoring.hardware, found)
-    return VerifiedThroughput(hardware=scoring.hardware, throughput=found)
+    if scoring.throughput is None or scoring.hardware is None:
+        raise VcmbenchError("found one of --throughput and --hardware, expected both or neither")
+    digest = entry.claimed.model.digest if entry.claimed else None
+    return verified_throughput(scoring.throughput, scoring.hardware, scoring.leaderboard, digest)

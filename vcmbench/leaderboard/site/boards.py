@@ -116,7 +116,7 @@ class Contents:
         found = []
         for name, machine in self.machines.items():
             timed = [
-                (model, verified.throughput.atoms_per_s, ranking(model.record))
+                (model, verified.atoms_per_s, ranking(model.record))
                 for model in board.models
                 if (verified := model.record.throughput) and verified.hardware == name
             ]

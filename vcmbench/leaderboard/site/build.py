@@ -168,6 +168,7 @@ class _Pages:
             spectrum=spectrum(record),
             transmission=transmission(record),
             distance_chart=_distance_chart(model),
+            ladder_chart=_ladder_chart(model),
             device_charts=[
                 (device, _transmission_chart(device, found), _current_chart(device, found))
                 for device, found in record.transmission.items()
@@ -328,6 +329,20 @@ def _distance_chart(model: Model) -> Markup:
         Axis.over("distance (Å)", [0.0, *(x for x, _ in shells)]),
         Axis.over("MAE (meV)", [y for _, y in shells], logarithmic=True),
         [Series(model.name, "first", shells)],
+    )
+
+
+def _ladder_chart(model: Model) -> Markup | None:
+    speed = model.record.throughput
+    ladder = speed.ladder if speed else ()
+    points = [(float(rung.n_sites), rung.median_s) for rung in ladder if rung.median_s]
+    if len(points) < 2:
+        return None
+    return curves(
+        f"Time of a prediction by {model.name} against the number of sites",
+        Axis.over("sites", (x for x, _ in points), logarithmic=True),
+        Axis.over("time (s)", (y for _, y in points), logarithmic=True),
+        [Series(model.name, "first", points)],
     )
 
 
