@@ -15,6 +15,9 @@ WIDTH: Final = 520
 HEIGHT: Final = 340
 LEFT, RIGHT, TOP, BOTTOM = 76, 14, 12, 56
 
+FINE: Final = 200
+"""A logarithmic axis over less than this factor counts 1, 2, 5, 10, a longer one decades."""
+
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -82,11 +85,8 @@ class Axis:
             known = [max(v, lowest) for v in known]
         low, high = (min(known), max(known)) if known else (1.0, 10.0)
         if logarithmic:
-            low, high = math.floor(math.log10(low)), math.ceil(math.log10(high))
-            high = max(high, low + 1)
-            return cls(label, 10.0**low, 10.0**high, True)
-        ticks = MaxNLocator(nbins=6).tick_values(low, high)
-        return cls(label, float(min(low, ticks[0])), float(max(high, ticks[-1])))
+            return cls(label, *_logarithmic_range(low, high), True)
+        return cls(label, low, high if high > low else low + 1.0)
 
     def fraction(self, value: float) -> float:
         """Position of a value between both ends, from 0 to 1."""
@@ -98,13 +98,32 @@ class Axis:
     def ticks(self) -> list[tuple[float, str]]:
         """Values and their texts."""
         if self.logarithmic:
+            if self.high / self.low <= FINE:
+                fine = _one_two_five(self.low, self.high)
+                return [(v, f"{v:.6g}") for v in fine if self.low <= v <= self.high]
             low, high = round(math.log10(self.low)), round(math.log10(self.high))
             step = -(-(high - low) // 7)
             exponents = range(low, high + 1, step)
             return [(10.0**e, f"10{str(e).translate(_SUPERSCRIPT)}") for e in exponents]
-        values = map(float, MaxNLocator(nbins=6).tick_values(self.low, self.high))
+        values = map(float, MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(self.low, self.high))
         inside = [v for v in values if self.low - 1e-12 <= v <= self.high + 1e-12]
         return [(v, f"{v:.6g}".replace("-", "−")) for v in inside]
+
+
+def _one_two_five(low: float, high: float) -> list[float]:
+    """Numbers 1, 2, 5, 10, … from below `low` to above `high`."""
+    exponents = range(math.floor(math.log10(low)) - 1, math.floor(math.log10(high)) + 2)
+    return [float(f"{digit}e{exponent}") for exponent in exponents for digit in (1, 2, 5)]
+
+
+def _logarithmic_range(low: float, high: float) -> tuple[float, float]:
+    """Range that ends at 1, 2 or 5 if it is short, else at decades."""
+    numbers = _one_two_five(low, high)
+    first = max(v for v in numbers if v < low * (1 - 1e-9))
+    last = min(v for v in numbers if v > high * (1 + 1e-9))
+    if last / first <= FINE:
+        return first, last
+    return 10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high))
 
 
 def curves(title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Markup:
