@@ -105,6 +105,7 @@ def test_an_honest_submission_gets_its_record(leaderboard, release):
     assert record.submission_digest == read_entry(folder, release).digest
     # The mean of |noise| is sqrt(2/pi) of its deviation of 1 meV.
     assert record.mae_mev == pytest.approx(np.sqrt(2 / np.pi), rel=0.02)
+    assert record.result.model.name == "noisy"
     assert record.hidden is None
     assert record.throughput is None
     assert record.copied_fraction == 0

@@ -28,7 +28,8 @@ def validate(
 ) -> None:
     """Check a submission and name every problem, with its field and the closest valid value.
 
-    Nothing of the submission is executed, and nothing is downloaded.
+    Nothing of the submission is executed, and its predictions are not downloaded: name their folder
+    to have them checked too.
 
     Examples
     --------

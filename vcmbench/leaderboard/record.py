@@ -7,16 +7,18 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import ConfigDict, Field
 
 from vcmbench.documents import Document, read_json
-from vcmbench.evaluate import DeviceCurves
 from vcmbench.leaderboard.throughput import VerifiedThroughput
 from vcmbench.release.manifest import Name
 from vcmbench.scores.result import Bounds, Result, Unavailable
 from vcmbench.store.content import atomic_file
+
+if TYPE_CHECKING:
+    from vcmbench.evaluate import DeviceCurves
 
 _NUMBERS = re.compile(r"\[\s+([^\[\]{}\"]+?)\s+\]")
 
@@ -96,7 +98,7 @@ class Record(Document):
     """Score on the hidden test; null without one."""
     copied_fraction: float = Field(ge=0, le=1)
     """Largest fraction of blocks that are exactly the reference's."""
-    transmission: dict[Name, Curves]
+    transmission: dict[str, Curves]
     """T(E) of the public test devices."""
     throughput: VerifiedThroughput | None
     """Null where the maintainers measured none."""

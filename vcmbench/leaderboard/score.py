@@ -36,6 +36,7 @@ from vcmbench.predict import Target, predict
 from vcmbench.release import Release, find_release
 from vcmbench.release.hidden import join_release
 from vcmbench.scores.hamiltonian import align
+from vcmbench.scores.result import Result
 from vcmbench.store.predictions import read_predictions
 
 Progress = Callable[[str, int, int], None]
@@ -126,7 +127,7 @@ def score(
         name=entry.submission.name,
         submission_digest=entry.digest,
         scored=datetime.datetime.now(datetime.UTC).date(),
-        result=evaluation.result,
+        result=_named(entry, evaluation.result),
         hidden=hidden,
         copied_fraction=copied,
         transmission={name: Curves.of(curves) for name, curves in evaluation.curves.items()},
@@ -147,6 +148,14 @@ def _is_scored(folder: Path) -> bool:
         return read_record(path).submission_digest == submission_digest(folder)
     except (VcmbenchError, OSError):  # No record, one of another specification, a file missing.
         return False
+
+
+def _named(entry: Entry, result: Result) -> Result:
+    """Call the model as the submission does, not after the folder of its predictions."""
+    model = result.model.model_copy(
+        update={"name": entry.submission.name, "version": entry.submission.version}
+    )
+    return result.model_copy(update={"model": model})
 
 
 def _baseline(hosting: BaselineHosting) -> str:

@@ -226,16 +226,12 @@ def _dataset_problems(field: str, file: str, dataset: DatasetVersion) -> list[Pr
     return []
 
 
-def _find(dataset: DatasetVersion, release: Release | None) -> Release:
-    return release or find_release(dataset.label)
-
-
 def _against_release(
     claimed: Result | None, predictions: Predictions, given: Release | None
 ) -> list[Problem]:
     """Compare the claims and the list of predictions with the release."""
     try:
-        release = _find(predictions.dataset, given)
+        release = given or find_release(predictions.dataset.label)
     except VcmbenchError as error:
         label = predictions.dataset.label
         return [Problem(PREDICTIONS, "dataset", shown(label), f"a known release ({error})")]
