@@ -22,7 +22,7 @@ from vcmbench.leaderboard.site.charts import Axis, Mark, Series, bar, curves, sc
 from vcmbench.leaderboard.site.figures import Value, digits, hamiltonian, spectrum, transmission
 from vcmbench.leaderboard.submission import SUBMISSION, HubHosting, UrlHosting
 from vcmbench.release import find_release
-from vcmbench.scores.result import GroupErrors, Unavailable
+from vcmbench.scores.result import Equivariance, GroupErrors, Unavailable
 from vcmbench.scores.transmission import VOLTAGES_V
 from vcmbench.transport.observables import EPSILON, current_a
 
@@ -167,6 +167,7 @@ class _Pages:
             hamiltonian=hamiltonian(record),
             spectrum=spectrum(record),
             transmission=transmission(record),
+            equivariance=_equivariance(model),
             distance_chart=_distance_chart(model),
             ladder_chart=_ladder_chart(model),
             device_charts=[
@@ -192,6 +193,17 @@ def _hosted(model: Model) -> tuple[str, str | None]:
     if isinstance(hosting, UrlHosting):
         return hosting.base, hosting.base
     return "made from the weights that travel with the code", None
+
+
+def _equivariance(model: Model) -> tuple[Equivariance | None, bool]:
+    """Residuals of the model, and whether the scoring measured them or the submitters did."""
+    for result, is_verified in ((model.record.result, True), (model.entry.claimed, False)):
+        section = result.physicality if result else None
+        if section is None or isinstance(section, Unavailable):
+            continue
+        if not isinstance(section.equivariance, Unavailable):
+            return section.equivariance, is_verified
+    return None, True
 
 
 # --- tables -----------------------------------------------------------------------------------
