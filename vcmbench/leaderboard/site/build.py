@@ -15,14 +15,14 @@ from markupsafe import Markup
 
 from vcmbench import __version__
 from vcmbench.errors import bad_input
-from vcmbench.leaderboard.record import Curves, record_path
+from vcmbench.leaderboard.record import Curves, Record, record_path
 from vcmbench.leaderboard.site.boards import Board, Contents, Model, Race, read_contents
 from vcmbench.leaderboard.site.cards import card_html
 from vcmbench.leaderboard.site.charts import Axis, Mark, Series, bar, curves, scatter
 from vcmbench.leaderboard.site.figures import Value, digits, hamiltonian, spectrum, transmission
 from vcmbench.leaderboard.submission import SUBMISSION, HubHosting, UrlHosting
 from vcmbench.release import find_release
-from vcmbench.scores.result import Equivariance, GroupErrors, Unavailable
+from vcmbench.scores.result import Equivariance, Floor, GroupErrors, Unavailable
 from vcmbench.scores.transmission import VOLTAGES_V
 from vcmbench.transport.observables import EPSILON, current_a
 
@@ -39,6 +39,17 @@ GROUPS: Final = (
     ("by_pair", "Pairs of species; a star marks a ghost"),
     ("by_shell", "Pairs of angular momenta"),
 )
+
+
+FLOORS: Final = {
+    "solver": "Solver",
+    "energy_grid": "Energy grid",
+    "rounding": "Rounding of H and S",
+    "support": "Support of 12 Å",
+    "cutoff_8A": "H cut at 8 Å",
+    "cutoff_10A": "H cut at 10 Å",
+    "label_noise": "Label noise",
+}
 
 
 @dataclass(frozen=True)
@@ -167,6 +178,7 @@ class _Pages:
             hamiltonian=hamiltonian(record),
             spectrum=spectrum(record),
             transmission=transmission(record),
+            floors=_floors(record),
             equivariance=_equivariance(model),
             distance_chart=_distance_chart(model),
             ladder_chart=_ladder_chart(model),
@@ -204,6 +216,15 @@ def _equivariance(model: Model) -> tuple[Equivariance | None, bool]:
         if not isinstance(section.equivariance, Unavailable):
             return section.equivariance, is_verified
     return None, True
+
+
+def _floors(record: Record) -> list[tuple[str, Floor]]:
+    """List what bounds the score of T from below, as far as the dataset says."""
+    section = transmission(record)
+    if section is None:
+        return []
+    floors = section.noise_floor
+    return [(text, floor) for name, text in FLOORS.items() if (floor := getattr(floors, name))]
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -252,7 +273,7 @@ def _comparison(board: Board) -> list[tuple[str, list[tuple[str, list[float | No
     return sections
 
 
-def _device_transmission(record: Any, device: str) -> float | None:
+def _device_transmission(record: Record, device: str) -> float | None:
     section = transmission(record)
     found = section.devices.get(device) if section else None
     return None if found is None or isinstance(found, Unavailable) else found.log10_mae
