@@ -30,7 +30,7 @@ import torch
 
 import vcmbench
 from vcmbench.blocks import BlockPattern
-from vcmbench.models.neural.assembly import CHUNK, predicted_blocks
+from vcmbench.models.neural.assembly import CHUNK, BlockTable, predicted_blocks
 from vcmbench.models.neural.graph import structure_graph
 from vcmbench.models.neural.network import BlockNetwork
 from vcmbench.models.neural.networks import So2LocalNetwork, TensorProductNetwork
@@ -56,8 +56,9 @@ def forward(network: BlockNetwork, pattern: BlockPattern, *, share: float, chunk
     blocks = np.sort(chosen[: int(share * pattern.n_blocks)])
     leaf = features.detach().requires_grad_(features.requires_grad)
     total = 0.0
-    for piece in predicted_blocks(network, leaf, pattern, blocks, chunk=chunk, dtype=torch.float32):
-        size = piece.values.abs().sum()
+    table = BlockTable.of(pattern, torch.device("cpu"))
+    for step in predicted_blocks(network, leaf, table, blocks, chunk=chunk, dtype=torch.float32):
+        size = sum(piece.values.abs().sum() for piece in step.pieces)
         if features.requires_grad:
             size.backward()
         total += float(size.detach())
@@ -70,14 +71,14 @@ def seconds(network: BlockNetwork, pattern: BlockPattern) -> float:
     """Time of one forward pass."""
     begin = time.perf_counter()
     with torch.inference_mode():
-        forward(network, pattern, share=1.0, chunk=CHUNK)
+        forward(network, pattern, share=1.0, chunk=CHUNK["cpu"])
     return time.perf_counter() - begin
 
 
 def peak_memory(pattern: BlockPattern, share: float, chunk: int) -> float:
     """Peak of the resident set above what it was, bytes; call it in a process of its own."""
     network = SO2_LOCAL.make(pattern.basis)
-    forward(network, pattern, share=0.02, chunk=CHUNK)
+    forward(network, pattern, share=0.02, chunk=CHUNK["cpu"])
     before, peak, done = resident(), 0, threading.Event()
 
     def watch() -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from model_toys import BASIS
 
+from vcmbench.basis import OrbitalBasis
 from vcmbench.blocks import BlockMatrix, BlockPattern
-from vcmbench.models.neural.assembly import predicted_blocks
+from vcmbench.models.neural.assembly import BlockTable, predicted_blocks
 from vcmbench.models.neural.graph import structure_graph
 from vcmbench.models.neural.network import BlockNetwork
 from vcmbench.models.neural.networks import (
@@ -58,10 +59,12 @@ SMALL_NETWORKS: dict[str, NetworkKind] = {
 }
 
 
-def make_network(name: str = "so2-local", seed: int = 0) -> BlockNetwork:
+def make_network(
+    name: str = "so2-local", seed: int = 0, basis: OrbitalBasis = BASIS
+) -> BlockNetwork:
     """Random weights in float64, those of the outputs too."""
     torch.manual_seed(seed)
-    network = SMALL_NETWORKS[name].make(BASIS, torch.float64)
+    network = SMALL_NETWORKS[name].make(basis, torch.float64)
     for parameter_name, parameter in network.named_parameters():
         if ".outputs." in parameter_name:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -71,12 +74,14 @@ def make_network(name: str = "so2-local", seed: int = 0) -> BlockNetwork:
 def network_part(network: BlockNetwork, structure: Structure, *, chunk: int = 4096) -> BlockMatrix:
     """All that the network predicts, without Slater–Koster."""
     pattern = BlockPattern.from_structure(structure, BASIS, network.block_cutoff_ang)
-    values = np.zeros(pattern.n_entries)
     with torch.no_grad():
         graph = structure_graph(structure, BASIS, network.message_cutoff_ang)
         features = network.features(graph, chunk=chunk)
-        for piece in predicted_blocks(
-            network, features, pattern, np.arange(pattern.n_blocks), chunk=chunk
+        values = torch.zeros(pattern.n_entries, dtype=torch.float64)
+        table = BlockTable.of(pattern, torch.device("cpu"))
+        for step in predicted_blocks(
+            network, features, table, np.arange(pattern.n_blocks), chunk=chunk
         ):
-            values[pattern.entry_index(piece.blocks)] = piece.values.numpy().ravel()
-    return BlockMatrix(pattern, values)
+            for piece in step.pieces:
+                piece.among(values)[piece.rows] = piece.values
+    return BlockMatrix(pattern, values.numpy())

@@ -29,7 +29,7 @@ def test_harmonics_are_those_of_numpy(vectors):
 
 
 def test_wigner_matrices_carry_the_z_axis_onto_the_bond(vectors):
-    for l, matrix in enumerate(WignerTables(5)(torch.from_numpy(vectors))):
+    for l, matrix in enumerate(WignerTables(5).by_degree(torch.from_numpy(vectors))):
         matrix = matrix.numpy()
         expected = harmonics.real_harmonics(l, vectors)
         axis = harmonics.real_harmonics(l, [0.0, 0, 1])
@@ -40,7 +40,7 @@ def test_wigner_matrices_carry_the_z_axis_onto_the_bond(vectors):
 
 def test_all_degrees_turn_alike(vectors):
     """D of degree 1 is the rotation itself; the others must be those of that rotation."""
-    matrices = [matrix.numpy() for matrix in WignerTables(4)(torch.from_numpy(vectors))]
+    matrices = [matrix.numpy() for matrix in WignerTables(4).by_degree(torch.from_numpy(vectors))]
     back = np.argsort([1, 2, 0])
     rotation = matrices[1][:, back][:, :, back]
     np.testing.assert_allclose(np.linalg.det(rotation), 1.0, atol=1e-12)

@@ -14,9 +14,11 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.errors import VcmbenchError
-from vcmbench.scores import throughput
+from vcmbench.scores import timing
+from vcmbench.scores.hamiltonian import align, device_errors
 from vcmbench.scores.result import Equivariance, Residual, Unavailable
-from vcmbench.scores.throughput import deliver, is_stable, measure
+from vcmbench.scores.throughput import measure, near_mae_mev
+from vcmbench.scores.timing import Delivered, Timed, deliver, is_stable, repeat, warm_up
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,7 @@ def test_every_prediction_has_other_positions_but_the_one_that_is_checked(device
     assert len(positions) == found.near.n_warmup + found.full.n_warmup + 2 * 3 + 1
     assert positions[-1] == device.structure.positions.tobytes()
     away = np.array([s.positions - device.structure.positions for s in model.asked[:-1]])
-    assert away.std() == pytest.approx(throughput.JITTER_ANG, rel=0.2)
+    assert away.std() == pytest.approx(timing.JITTER_ANG, rel=0.2)
     again = Oracle(device)
     measure(
         again,
@@ -237,10 +239,41 @@ def test_models_that_can_leave_out_far_blocks_are_timed_so_and_report_stages(dev
         model, device.id, device.hamiltonian, scored_mae_mev=10.0, equivariance=EXACT, repeats=3
     )
     assert set(model.cutoffs) == {8.0, 12.0}
-    assert found.stages_s == {
+    stages = dict(found.stages_s)
+    assert 0 < stages.pop("delivery") < found.near.median_s
+    assert stages == {
         "neighbour list": 0.25,
         "forward": found.near.n_warmup + 2,  # the median of three
     }
+
+
+def test_models_may_deliver_the_layout_themselves(device):
+    class Direct(Oracle):
+        def deliver(self, structure, cutoff_ang):
+            near = self.predict(structure).truncate(cutoff_ang)
+            return near.pattern.pair, near.pattern.shift, near.values.astype(np.float32)
+
+    found = deliver(Direct(device), device.structure, 8.0)
+    expected = deliver(Oracle(device), device.structure, 8.0)
+    assert isinstance(found, Delivered)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    matrix = found.matrix(device.structure, device.basis)
+    assert near_mae_mev(device.hamiltonian, matrix) == pytest.approx(10.0, rel=1e-4)
+    backwards = Delivered(found.pair[::-1], found.shift[::-1], found.values)
+    with pytest.raises(VcmbenchError, match="out of order"):
+        backwards.matrix(device.structure, device.basis)
+
+
+def test_mae_is_that_of_the_score(device):
+    rng = np.random.default_rng(0)
+    values = device.hamiltonian.values + rng.normal(scale=0.02, size=device.pattern.n_entries)
+    predicted = BlockMatrix(device.pattern, values).truncate(7.0)
+    scored = device_errors(
+        device.id, device.hamiltonian, device.overlap, align(predicted, device.pattern)
+    )
+    found = near_mae_mev(device.hamiltonian, predicted)
+    assert found == pytest.approx(scored.statistic.mae_mev, rel=1e-12)
 
 
 def test_warm_up_lasts_until_times_are_stable(device, monkeypatch):
@@ -252,7 +285,7 @@ def test_warm_up_lasts_until_times_are_stable(device, monkeypatch):
 
     def run(*times_s, max_warmup=8):
         script = iter([*times_s, *[1.0] * 100])
-        monkeypatch.setattr(throughput, "_timed", lambda *_: next(script))
+        monkeypatch.setattr(timing.Stopwatch, "time", lambda *_: Timed(next(script), None))
         options = {"scored_mae_mev": 10.0, "equivariance": EXACT, "repeats": 3}
         model = Oracle(device)
         found = measure(model, device.id, device.hamiltonian, max_warmup=max_warmup, **options)
@@ -260,6 +293,17 @@ def test_warm_up_lasts_until_times_are_stable(device, monkeypatch):
 
     assert run(9.0, 8.0, 4.0, 2.0) == (9.0, 7, True, 1.0)
     assert run(9.0, 8.0, 4.0, 2.0, 7.0, 8.0, 9.0, max_warmup=4) == (9.0, 4, False, 8.0)
+
+
+def test_time_that_is_up_ends_warm_up_and_repetitions():
+    def once() -> Timed:
+        return Timed(2.0, None)
+
+    assert warm_up(once, budget_s=3.0) == [2.0, 2.0, 2.0]
+    assert len(warm_up(once, budget_s=0.0)) == 1
+    assert len(repeat(once, fewest=2, most=50, budget_s=9.0)) == 5
+    assert len(repeat(once, fewest=2, most=50, budget_s=-1.0)) == 2
+    assert len(repeat(once, fewest=2, most=4)) == 4
 
 
 def test_cuda_needs_a_board(device, monkeypatch):

@@ -98,7 +98,7 @@ def pieces_of(release, config=CONFIG, split="device", part="train"):
     base = small_fit([p.device.hamiltonian.select(p.blocks) for p in parts])
     torch.manual_seed(0)
     network = config.network.make(base.basis)
-    return training._supervised(parts, base, network, config), network
+    return training._supervised(parts, base, network, config, "cpu"), network
 
 
 def test_every_block_is_supervised_once_an_epoch(release):

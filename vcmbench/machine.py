@@ -9,6 +9,8 @@ import os
 import platform
 import resource
 import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from threadpoolctl import threadpool_info
@@ -37,9 +39,26 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def available_bytes() -> float | None:
+    """Memory that the system can still give, None where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) * 1024
+    return None
+
+
 def allowed_threads() -> int:
     """Threads that BLAS and OpenMP would take, so that ``OMP_NUM_THREADS`` is respected."""
     return max((pool["num_threads"] for pool in threadpool_info()), default=available_cpus())
+
+
+def own_version() -> str:
+    """Version of vcmbench as installed; a source tree that was only put on the path has none."""
+    try:
+        return version("vcmbench")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def processor_name() -> str:
@@ -49,6 +68,27 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def idlest_cpus(number: int) -> list[int]:
+    """CPUs that this process may use and that have most time left just now (Linux)."""
+    allowed = sorted(os.sched_getaffinity(0))
+    before = _idle_ticks()
+    time.sleep(0.3)
+    after = _idle_ticks()
+    idle = {cpu: after.get(cpu, 0) - before.get(cpu, 0) for cpu in allowed}
+    return sorted(sorted(allowed, key=lambda cpu: -idle[cpu])[:number])
+
+
+def _idle_ticks() -> dict[int, int]:
+    """Time that each CPU was idle since the start, as far as the system tells."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines():
+            name, *ticks = line.split() or [""]
+            if name.startswith("cpu") and name != "cpu":
+                found[int(name[3:])] = int(ticks[3])
+    return found
 
 
 def available_cpus() -> int:

@@ -14,6 +14,8 @@ import numpy as np
 from vcmbench.blocks import BlockPattern
 from vcmbench.models import load_model
 from vcmbench.release import find_release
+from vcmbench.scores.throughput import near_mae_mev
+from vcmbench.scores.timing import deliver
 
 BASELINES = Path(__file__).parents[2] / "baselines"
 CUTOFF_ANG = 8.0
@@ -40,20 +42,32 @@ class Lists:
 
 
 class ClosedForm:
-    """Prediction of the closed-form baselines, complete H."""
+    """Prediction of the closed-form baselines, complete H, and its delivery as it is timed."""
 
     params = ("species-mean", "slater-koster")
     param_names = ("model",)
 
     def setup(self, name: str) -> None:
-        self.structure = find_release("vcm-demo").device("device-b").structure
+        self.reference = find_release("vcm-demo").device("device-b").hamiltonian
+        self.structure = self.reference.pattern.structure
         self.model = load_model(name).model
+        self.found = self.model.predict(self.structure)
+
+    def teardown(self, name: str) -> None:
+        """Check what was timed last against DFT."""
+        assert (
+            near_mae_mev(self.reference, self.found) < {"species-mean": 7, "slater-koster": 1}[name]
+        )
 
     def time_predict(self, name: str) -> None:
-        assert np.isfinite(self.model.predict(self.structure).values).all()
+        self.found = self.model.predict(self.structure)
 
     def peakmem_predict(self, name: str) -> None:
-        self.model.predict(self.structure)
+        self.found = self.model.predict(self.structure)
+
+    def time_deliver(self, name: str) -> None:
+        delivered = deliver(self.model, self.structure, CUTOFF_ANG)
+        assert delivered.values.dtype == np.float32
 
 
 class Network:
@@ -84,31 +98,53 @@ class Network:
     def _features(self) -> object:
         network, structure = self.network, self.pattern.structure
         graph = self.graphs.structure_graph(structure, network.basis, network.message_cutoff_ang)
+        accelerator = next(network.parameters()).device
         with self.torch.inference_mode():
-            found = network.features(
-                graph.to(next(network.parameters()).device), chunk=self.assembly.CHUNK
-            )
+            chunk = self.assembly.CHUNK[accelerator.type]
+            found = network.features(graph.to(accelerator), chunk=chunk)
         if found.is_cuda:
             self.torch.cuda.synchronize()
         return found
 
     def time_features(self, name: str, accelerator: str) -> None:
-        self._features()
+        self.features = self._features()
+
+    def teardown(self, name: str, accelerator: str) -> None:
+        """Check the features that were made last."""
+        assert len(self.features) == self.pattern.structure.n_sites
+        assert bool(self.features.isfinite().all())
 
     def time_blocks(self, name: str, accelerator: str) -> None:
         everything = np.arange(self.pattern.n_blocks)
+        table = self.assembly.BlockTable.of(self.pattern, self.features.device)
         with self.torch.inference_mode():
-            count = sum(
-                len(piece.blocks)
-                for piece in self.assembly.predicted_blocks(
-                    self.network, self.features, self.pattern, everything
-                )
-            )
+            steps = self.assembly.predicted_blocks(self.network, self.features, table, everything)
+            count = sum(len(step.blocks) for step in steps)
+            if self.features.is_cuda:
+                self.torch.cuda.synchronize()
         assert count == self.pattern.n_blocks
 
     def peakmem_predict(self, name: str, accelerator: str) -> None:
+        self._predicted(accelerator)
+
+    def _predicted(self, accelerator: str) -> np.ndarray:
+        clock = _torch_part("clock").StageClock(self.torch.device(accelerator))
         with self.torch.inference_mode():
-            self.assembly.network_values(self.network, self.pattern)
+            return self.assembly.predicted_values((self.network,), self.pattern, clock)
+
+
+class NetworkOnBoard(Network):
+    """Memory of the board; the times are those of `Network`."""
+
+    params = (("so2-local", "tensor-product", "mace"), ("cuda",))
+
+    def track_board_memory(self, name: str, accelerator: str) -> int:
+        self.torch.cuda.reset_peak_memory_stats()
+        assert np.isfinite(self._predicted(accelerator)).all()
+        return int(self.torch.cuda.max_memory_allocated())
+
+    track_board_memory.unit = "bytes"
+    time_features = time_blocks = peakmem_predict = None
 
 
 def _torch_part(name: str) -> object:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
 
 import typer
 
 from vcmbench.cli.build import build_structure
 from vcmbench.cli.data import app as data_app
+from vcmbench.cli.doctor import doctor
 from vcmbench.cli.evaluate import evaluate, schema
 from vcmbench.cli.export import export
+from vcmbench.cli.failures import explain, log_traceback
 from vcmbench.cli.fit import fit
+from vcmbench.cli.help import show_examples
 from vcmbench.cli.hub import download, publish
 from vcmbench.cli.import_ import app as import_app
 from vcmbench.cli.leaderboard import app as leaderboard_app
@@ -20,13 +22,14 @@ from vcmbench.cli.recipe import build
 from vcmbench.cli.release import hide, join, release
 from vcmbench.cli.splits import splits
 from vcmbench.cli.submit import app as submit_app
+from vcmbench.cli.throughput import throughput
 from vcmbench.cli.train import train
 from vcmbench.cli.transmission import transmission
-from vcmbench.errors import VcmbenchError
 
 app = typer.Typer(
     name="vcmbench",
     help="Datasets and scores for machine-learned DFT Hamiltonians of valence change memories.",
+    epilog="Begin with: vcmbench doctor, then vcmbench evaluate slater-koster --quick",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -36,6 +39,7 @@ app.command("fit")(fit)
 app.command("train")(train)
 app.command("predict")(predict)
 app.command("transmission")(transmission)
+app.command("throughput")(throughput)
 data_app.command("build-structure")(build_structure)
 data_app.command("build")(build)
 data_app.command("download")(download)
@@ -50,31 +54,39 @@ app.add_typer(data_app, name="data")
 app.add_typer(submit_app, name="submit")
 app.add_typer(leaderboard_app, name="leaderboard")
 app.command("schema")(schema)
+app.command("doctor")(doctor)
+show_examples(app)
 
 
 @app.callback(invoke_without_command=True)
 def _root(
     version: bool = typer.Option(False, "--version", help="Show the version and exit."),
+    quiet: bool = typer.Option(
+        False, "--quiet", "-q", help="Results and errors only: no progress, no remarks."
+    ),
+    verbose: bool = typer.Option(
+        False, "--verbose", "-v", help="Show the log, and the traceback of an error."
+    ),
 ) -> None:
     if version:
         from vcmbench import __version__
 
         typer.echo(__version__)
         raise typer.Exit
+    if quiet or verbose:
+        from vcmbench.cli.output import set_verbosity
+
+        set_verbosity(quiet=quiet, verbose=verbose)
 
 
 def main() -> None:
-    """Run the command; bad input ends with its message and exit code 2, Ctrl-C with 130."""
+    """Run the command; `vcmbench.cli.failures` has the exit codes, Ctrl-C ends with 130."""
     try:
-        app()
-    except VcmbenchError as error:
-        _refuse(str(error))
-    except OSError as error:
-        if error.filename is None:
+        app(prog_name="vcmbench")
+    except Exception as error:
+        failure = explain(error)
+        if failure is None:
             raise
-        _refuse(f"{error.filename}: {error.strerror}")
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.secho(f"error: {message}", fg="red", err=True)
-    sys.exit(2)
+        log_traceback(error)
+        typer.secho(f"error: {failure.message}", fg="red", err=True)
+        sys.exit(failure.code)

@@ -56,4 +56,4 @@ def export(
             release.lead(entry.lead).structure,
             kpoint_mesh=entry.provenance.kpoint_mesh or (1, 1, 1),
         )
-    messages.print(f"written: {output}")
+    messages.print(f"written: {output}", soft_wrap=True)

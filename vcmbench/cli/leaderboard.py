@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vcmbench.cli.options import Json
+
 app = typer.Typer(help="Check and score submissions, build the site.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a submission.")]
@@ -19,7 +21,6 @@ Predictions = Annotated[
 Leaderboard = Annotated[
     Path, typer.Option(help="Folder with submissions/, records/ and hardware.yml.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("validate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -23,9 +24,47 @@ messages = Console(stderr=True, markup=False)
 """Progress and remarks go to standard error."""
 
 
+class _LogHandler(logging.Handler):
+    """Log lines above the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        messages.print(self.format(record), highlight=False, soft_wrap=True)
+
+
+def set_verbosity(*, quiet: bool, verbose: bool) -> None:
+    """Leave out progress and remarks, or show the package's log."""
+    from vcmbench.errors import VcmbenchError
+
+    if quiet and verbose:
+        raise VcmbenchError("--quiet and --verbose: found both, expected one of them")
+    messages.quiet = quiet
+    log = logging.getLogger("vcmbench")
+    log.setLevel(logging.DEBUG if verbose else logging.ERROR)
+    if verbose:
+        log.addHandler(_LogHandler())
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say, when the block is interrupted, that its work is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        messages.print("interrupted: run the same command again to continue")
+        raise
+
+
 def print_json(value: object) -> None:
     """Print `value` as indented JSON, unstyled."""
     console.print(json.dumps(value, indent=2), highlight=False, soft_wrap=True)
+
+
+def print_rows(title: str, rows: Sequence[Mapping[str, object]], *, as_json: bool) -> None:
+    """Print rows as a table or as JSON."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(title, rows)
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vcmbench.cli.options import Json
+
 if TYPE_CHECKING:
     from vcmbench.cluster import Outcome
 
@@ -35,6 +37,7 @@ def build(
             min=1, help="MPI ranks of each CP2K; an equal share of the cores if left out."
         ),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Compute the devices of a recipe: structure, SCF, import, T(E), store.
 
@@ -51,7 +54,7 @@ def build(
     vcmbench data build recipe.yml --output /scratch/nano --work /scratch/runs
     --scheduler tcp://10.0.0.1:8786
     """
-    from vcmbench.cli.output import messages, print_table, spinner
+    from vcmbench.cli.output import messages, print_rows, resumable, spinner
     from vcmbench.cluster import build as compute
     from vcmbench.cluster import local_cluster, running_cluster
     from vcmbench.errors import VcmbenchError, unknown_name
@@ -72,11 +75,11 @@ def build(
     site = Site(plan, output.resolve(), work.resolve(), ranks)
     cluster = local_cluster(workers) if scheduler is None else running_cluster(scheduler)
     outcomes: list[Outcome] = []
-    with cluster as client, spinner(plan.name) as update:
+    with resumable(), cluster as client, spinner(plan.name) as update:
         for outcome in compute(client, site, jobs, tell=update):
             outcomes.append(outcome)
             messages.print(f"{outcome.name}: {'failed' if outcome.error else 'finished'}")
-    print_table(str(output), [_row(outcome) for outcome in outcomes])
+    print_rows(str(output), [_row(outcome) for outcome in outcomes], as_json=json)
     if errors := [outcome.error for outcome in outcomes if outcome.error]:
         raise VcmbenchError("\n".join(errors))
 

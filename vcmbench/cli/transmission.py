@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vcmbench.cli.evaluate import Accelerator
-from vcmbench.cli.options import Dataset, Model
+from vcmbench.cli.options import Dataset, Json, Model
 
 
 class Predicted(StrEnum):
@@ -45,6 +45,7 @@ def transmission(
         Path | None,
         typer.Option(help="Folder of the files [results/transmission-DATASET-DEVICE]."),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Compute T(E) between ideal leads and write it as CSV and as a plot.
 
@@ -60,7 +61,7 @@ def transmission(
     """
     import numpy as np
 
-    from vcmbench.cli.output import messages, print_table, stage_progress
+    from vcmbench.cli.output import messages, print_rows, resumable, stage_progress
     from vcmbench.transmit import Request, transmit
     from vcmbench.transport.estimate import Estimate
     from vcmbench.transport.observables import TEMPERATURE_K, conductance_g0, current_a
@@ -84,7 +85,7 @@ def transmission(
         accelerator=accelerator.value,
         output=output,
     )
-    with stage_progress() as progress:
+    with resumable(), stage_progress() as progress:
         written = transmit(request, announce=announce, progress=progress)
     found = written.transmission
     curve = found.energies_ev, found.mean
@@ -105,5 +106,5 @@ def transmission(
         "largest T": float(found.mean.max()),
         "error of T at two layers": found.gates.meeting_error,
     }
-    print_table(f"{device}: {model or 'DFT'}", [row])
-    messages.print(f"written: {written.csv}, {written.plot}")
+    print_rows(f"{device}: {model or 'DFT'}", [row], as_json=json)
+    messages.print(f"written: {written.csv}, {written.plot}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ from vcmbench.release.splits import DeviceSplit, PartitionSplit, Split, read_spl
 from vcmbench.store.device import read_device
 
 DEFAULT_SPLIT = "device"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class Release:
     @classmethod
     def open(cls, folder: Path) -> Release:
         """Read the manifest of a release folder."""
-        return cls(folder, read_manifest(folder / MANIFEST))
+        release = cls(folder, read_manifest(folder / MANIFEST))
+        _log.info("%s: %s", release.label, folder)
+        return release
 
     @property
     def label(self) -> str:

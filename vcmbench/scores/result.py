@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from threadpoolctl import threadpool_info
 
 from vcmbench.errors import VcmbenchError
-from vcmbench.machine import available_cpus, processor_name
+from vcmbench.machine import available_cpus, own_version, processor_name
 
 SCHEMA_VERSION: Final = 1
 """Version of the layout of ``result.json``."""
@@ -573,7 +573,7 @@ class Environment(_Schema):
             name = f"{pool['internal_api']} {pool.get('version') or ''}".strip()
             threads[name] = max(threads.get(name, 0), int(pool["num_threads"]))
         return cls(
-            vcmbench=version("vcmbench"),
+            vcmbench=own_version(),
             python=platform.python_version(),
             libraries=found,
             platform=f"{platform.system()} {platform.release()} {platform.machine()}",

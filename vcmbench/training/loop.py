@@ -18,7 +18,6 @@ from vcmbench.training.supervision import (
     Batch,
     Supervised,
     epoch_batches,
-    target_of,
     whole_batches,
 )
 from vcmbench.units import MEV_PER_EV
@@ -80,7 +79,7 @@ class Trainer:
         """One step; returns the summed |ΔH| (meV) and the number of entries."""
         self.optimiser.zero_grad(set_to_none=False)
         n_entries = sum(batch.n_directed for batch in batches)
-        absolute = torch.zeros(1, dtype=torch.float64)
+        absolute = torch.zeros((), dtype=torch.float64)
         for batch in batches[self.team.rank :: self.team.size]:
             absolute += self._accumulate(batch, n_entries)
         parameters = [p for p in self.network.parameters() if p.grad is not None]
@@ -91,40 +90,45 @@ class Trainer:
         self.optimiser.step()
         self.step += 1
         self._follow()
-        return torch.cat([absolute, torch.tensor([n_entries], dtype=torch.float64)])
+        return torch.stack([absolute, torch.tensor(n_entries, dtype=torch.float64)])
 
     def _accumulate(self, batch: Batch, n_entries: int) -> Tensor:
-        """Add a batch's part of the gradient, piece by piece; return its summed |ΔH|, meV.
+        """Add a batch's part of the gradient, step by step; return its summed |ΔH|, meV.
 
-        The gradient of the features is summed over the pieces before it goes on to the sites:
-        nothing of a piece outlives it.
+        The gradient of the features is summed over the steps before it goes on to the sites:
+        nothing of a step outlives it.
         """
-        error = torch.zeros(1, dtype=torch.float64)
         features = _features(self.network, batch)
         leaf = features.detach().requires_grad_()
-        for difference, weight in _differences(self.network, leaf, batch):
-            huber = torch.nn.functional.huber_loss(
-                difference,
-                torch.zeros_like(difference),
-                reduction="sum",
-                delta=self.settings.huber_mev,
+        loss, error = (torch.zeros((), device=leaf.device, dtype=torch.float64) for _ in range(2))
+        for differences, weight in _differences(self.network, leaf, batch):
+            huber = weight * sum(self._huber(difference) for difference in differences)
+            (huber / n_entries).backward()
+            loss += huber.detach()
+            for difference in differences:
+                error += weight * difference.detach().abs().sum()
+        if not torch.isfinite(loss):
+            raise VcmbenchError(
+                f"training: step {self.step}: {batch.piece.name}: found loss {loss.item()}, "
+                "expected a number: lower the learning rate"
             )
-            if not torch.isfinite(huber):
-                raise VcmbenchError(
-                    f"training: step {self.step}: {batch.piece.name}: found loss {huber.item()}, "
-                    "expected a number: lower the learning rate"
-                )
-            (huber * (weight / (n_entries * self.settings.huber_mev))).backward()
-            error += weight * difference.detach().abs().sum().double().cpu()
         features.backward(leaf.grad)
-        return error
+        return error.cpu()
+
+    def _huber(self, difference: Tensor) -> Tensor:
+        """Sum over entries, in units of meV far from zero."""
+        delta = self.settings.huber_mev
+        nothing = torch.zeros_like(difference)
+        huber_loss = torch.nn.functional.huber_loss
+        return huber_loss(difference, nothing, reduction="sum", delta=delta) / delta
 
     def _follow(self) -> None:
         """Move the average; it follows faster at first."""
         past = min(self.settings.averaging, self.step / (self.step + 10))
         with torch.no_grad():
-            for mean, now in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(now, 1 - past)
+            torch._foreach_lerp_(
+                list(self.average.parameters()), list(self.network.parameters()), 1 - past
+            )
 
     def _rate(self, epoch: float) -> float:
         settings = self.settings
@@ -142,9 +146,10 @@ class Trainer:
         with torch.no_grad():
             for batch in list(whole_batches(pieces))[self.team.rank :: self.team.size]:
                 features = _features(self.average, batch)
-                for difference, weight in _differences(self.average, features, batch):
-                    total[0] += weight * difference.abs().sum().double().cpu()
-                    total[1] += weight * difference.numel()
+                for differences, weight in _differences(self.average, features, batch):
+                    for difference in differences:
+                        total[0] += weight * difference.abs().sum().double().cpu()
+                        total[1] += weight * difference.numel()
         self.team.sum([total])
         return float(total[0] / total[1])
 
@@ -152,17 +157,19 @@ class Trainer:
 def _features(network: BlockNetwork, batch: Batch) -> Tensor:
     """Features of the sites of a batch."""
     accelerator = next(network.parameters()).device
-    return network.features(batch.piece.graph.to(accelerator), chunk=CHUNK)
+    return network.features(batch.piece.graph, chunk=CHUNK[accelerator.type])
 
 
 def _differences(
     network: BlockNetwork, features: Tensor, batch: Batch
-) -> Iterator[tuple[Tensor, int]]:
-    """Predicted minus target of each piece of a batch, meV, and the directions it stands for."""
+) -> Iterator[tuple[list[Tensor], int]]:
+    """Predicted minus target of each step of a batch, meV, and the directions it stands for."""
     piece = batch.piece
-    for part in predicted_blocks(
-        network, features, piece.pattern, batch.blocks, dtype=features.dtype
+    for step in predicted_blocks(
+        network, features, piece.table, batch.blocks, dtype=features.dtype
     ):
-        target = target_of(piece, part.blocks, part.values)
-        weight = int(piece.pattern.weight[part.blocks[0]])
-        yield MEV_PER_EV * (part.values - target), weight
+        differences = [
+            MEV_PER_EV * (part.values - part.among(piece.target)[part.rows].to(part.values))
+            for part in step.pieces
+        ]
+        yield differences, int(piece.pattern.weight[step.blocks[0]])

@@ -15,10 +15,11 @@ from torch_geometric.data import Data
 
 from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.excerpt import excerpt
+from vcmbench.models.neural.assembly import BlockTable
 from vcmbench.models.neural.graph import structure_graph
 from vcmbench.models.neural.network import BlockNetwork
 from vcmbench.partition import PartitionSlab
-from vcmbench.structure import FloatArray, IntArray
+from vcmbench.structure import IntArray
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Supervised:
         Device and range along x, for messages.
     pattern : BlockPattern
         Supervised blocks, on the sites that they depend on.
+    table : BlockTable
+        The same where the network computes.
     graph : Data
         Those sites and their messages.
     target : (n_entries,) float
@@ -39,8 +42,9 @@ class Supervised:
 
     name: str
     pattern: BlockPattern
+    table: BlockTable
     graph: Data
-    target: FloatArray
+    target: Tensor
 
     @property
     def n_blocks(self) -> int:
@@ -54,7 +58,11 @@ class Supervised:
 
 
 def supervised(
-    name: str, target: BlockMatrix, slabs: Sequence[PartitionSlab], network: BlockNetwork
+    name: str,
+    target: BlockMatrix,
+    slabs: Sequence[PartitionSlab],
+    network: BlockNetwork,
+    accelerator: str,
 ) -> list[Supervised]:
     """Cut a device into pieces.
 
@@ -68,6 +76,8 @@ def supervised(
         Blocks and sites of each piece.
     network : BlockNetwork
         Says how far messages go.
+    accelerator : str
+        Where it computes.
 
     Returns
     -------
@@ -79,12 +89,15 @@ def supervised(
         if not len(slab.blocks):
             continue
         part = excerpt(target.pattern, slab.blocks, slab.sites)
+        graph = structure_graph(part.structure, network.basis, network.message_cutoff_ang)
+        values = torch.from_numpy(target.values[target.pattern.entry_index(slab.blocks)])
         pieces.append(
             Supervised(
                 f"{name}, x = {slab.start_ang:.1f} … {slab.stop_ang:.1f} Å",
                 part,
-                structure_graph(part.structure, network.basis, network.message_cutoff_ang),
-                target.values[target.pattern.entry_index(slab.blocks)],
+                BlockTable.of(part, torch.device(accelerator)),
+                graph.to(accelerator),
+                values.to(accelerator),
             )
         )
     return pieces
@@ -130,9 +143,3 @@ def whole_batches(pieces: Sequence[Supervised]) -> Iterator[Batch]:
     """All blocks of each piece."""
     for piece in pieces:
         yield Batch(piece, np.arange(piece.n_blocks))
-
-
-def target_of(piece: Supervised, blocks: IntArray, like: Tensor) -> Tensor:
-    """(n, n_i, n_j) targets of blocks of one species pair, as `like`, their prediction."""
-    values = piece.target[piece.pattern.entry_index(blocks)]
-    return torch.from_numpy(values).to(like).view_as(like)

@@ -8,12 +8,14 @@ inverse functions: only cos and sin of multiples, which the poles leave well def
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import factorial, pi, sqrt
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vcmbench.basis import OrbitalBasis, Species
 from vcmbench.harmonics import wigner_d
 
 
@@ -56,6 +58,67 @@ def _polar_parts(m: int, l_max: int, z: Tensor) -> list[Tensor]:
     return [norm * value for norm, value in zip(norms, values, strict=True)]
 
 
+class Turns:
+    """Rotations of bonds, of all degrees, and larger matrices composed of them.
+
+    Parameters
+    ----------
+    flat : (n, n_entries + 1) float
+        Entries of the matrices of each degree, and a zero.
+    """
+
+    def __init__(self, flat: Tensor) -> None:
+        self._flat = flat
+
+    @classmethod
+    def of(cls, by_degree: Sequence[Tensor]) -> Turns:
+        """From the (n, 2l + 1, 2l + 1) matrices of each degree."""
+        zero = by_degree[0].new_zeros(len(by_degree[0]), 1)
+        return cls(torch.cat([*(matrix.flatten(1) for matrix in by_degree), zero], 1))
+
+    def __getitem__(self, bonds: slice | Tensor) -> Turns:
+        return Turns(self._flat[bonds])
+
+    def compose(self, places: Tensor, dtype: torch.dtype) -> Tensor:
+        """(n, …) matrices of the entries at `places`, made by `turn_places`."""
+        chosen = self._flat.to(dtype).index_select(1, places.flatten())
+        return chosen.unflatten(1, places.shape)
+
+
+def turn_places(l_max: int, entries: np.ndarray) -> Tensor:
+    """Where the entries of a composed matrix stand among `Turns` up to a degree.
+
+    Parameters
+    ----------
+    l_max : int
+        Highest degree of the turns.
+    entries : (n_rows, n_columns, 3) int
+        Degree, row and column in that degree's matrix; a negative degree stands for zero.
+
+    Returns
+    -------
+    (n_rows, n_columns) int
+    """
+    starts = np.cumsum([0] + [(2 * l + 1) ** 2 for l in range(l_max + 1)])
+    l, row, column = np.moveaxis(entries, 2, 0)
+    places = np.where(l < 0, starts[-1], starts[l] + row * (2 * l + 1) + column)
+    return torch.from_numpy(places)
+
+
+def site_places(basis: OrbitalBasis, species: Species, l_max: int) -> Tensor:
+    """(n_orbitals, n_orbitals) entries of the rotation of a site's orbitals from the frame.
+
+    Places among `Turns` up to `l_max`, as of `turn_places`.
+    """
+    slices = basis.shell_slices(species)
+    size = slices[-1][1].stop
+    entries = np.full((size, size, 3), -1)
+    for l, orbitals in slices:
+        rows, columns = np.indices((2 * l + 1, 2 * l + 1))
+        entries[orbitals, orbitals] = np.stack([np.full_like(rows, l), rows, columns], 2)
+    return turn_places(l_max, entries)
+
+
 class WignerTables(torch.nn.Module):
     """Rotations of harmonics from the bond frame to the laboratory.
 
@@ -71,7 +134,11 @@ class WignerTables(torch.nn.Module):
         for l in range(l_max + 1):
             self.register_buffer(f"table{l}", torch.from_numpy(_table(l)), persistent=False)
 
-    def forward(self, vectors: Tensor) -> list[Tensor]:
+    def forward(self, vectors: Tensor) -> Turns:
+        """Matrices of each degree, to compose larger ones of."""
+        return Turns.of(self.by_degree(vectors))
+
+    def by_degree(self, vectors: Tensor) -> list[Tensor]:
         """Matrices of each degree.
 
         Parameters

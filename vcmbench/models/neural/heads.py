@@ -8,8 +8,10 @@ from itertools import combinations_with_replacement
 import torch
 from torch import Tensor
 
-from vcmbench.basis import OrbitalBasis, Species, pair_label
-from vcmbench.models.neural.frames import WignerTables
+from vcmbench.basis import OrbitalBasis, pair_label
+from vcmbench.models.neural.expansion import Expansion
+from vcmbench.models.neural.frames import WignerTables, site_places
+from vcmbench.models.neural.network import BondList, Group
 from vcmbench.models.neural.radial import splines
 from vcmbench.models.neural.so2 import (
     FrameLayout,
@@ -46,18 +48,16 @@ class SiteHead(torch.nn.Module):
             torch.nn.Linear(channels, len(tensor), bias=degree == 0)
             for degree, tensor in tensors.items()
         )
-        for degree, tensor in tensors.items():
-            self.register_buffer(f"tensor{degree}", torch.from_numpy(tensor), persistent=False)
+        self.expansion = Expansion(list(tensors.values()))
 
     def forward(self, features: Tensor, dtype: torch.dtype) -> Tensor:
         """(n, n_orbitals, n_orbitals) blocks."""
         features = self.square(self.gate(self.mix(features)))
-        blocks: Tensor | float = 0.0
-        for degree, output in zip(self.degrees, self.outputs, strict=True):
-            components = output(features[:, degree**2 : (degree + 1) ** 2]).to(dtype)
-            tensor = getattr(self, f"tensor{degree}").to(dtype)
-            blocks = blocks + torch.einsum("nmc,cmab->nab", components, tensor)
-        assert isinstance(blocks, Tensor)
+        components = [
+            output(features[:, degree**2 : (degree + 1) ** 2])
+            for degree, output in zip(self.degrees, self.outputs, strict=True)
+        ]
+        blocks: Tensor = self.expansion(components, dtype)
         return 0.5 * (blocks + blocks.mT)
 
 
@@ -90,9 +90,15 @@ class BondHead(torch.nn.Module):
         super().__init__()
         self.n_splines, self.cutoff_ang = n_splines, cutoff_ang
         highest = 2 * max(l for shells in basis.shells.values() for l in shells)
-        self.basis = basis
         self.layout = FrameLayout(l_max, min(l_max, highest))
         self.wigner = WignerTables(max(l_max, highest // 2))
+        frame = self.layout.places(self.wigner.l_max)
+        self.register_buffer("frame_places", frame, persistent=False)
+        for species in basis.species:
+            places = site_places(basis, species, self.wigner.l_max)
+            self.register_buffer(f"site_places_{species.label}", places, persistent=False)
+        reflection = self.layout.reflection[:, None]
+        self.register_buffer("reflection", reflection, persistent=False)
         pairs = list(combinations_with_replacement(basis.species, 2))
         self.index = {pair: k for k, pair in enumerate(pairs)}
         widths = self.layout.widths(2 * channels)
@@ -109,71 +115,64 @@ class BondHead(torch.nn.Module):
             }
         )
 
-    def forward(
-        self,
-        pair: tuple[Species, Species],
-        first: Tensor,
-        second: Tensor,
-        vector: Tensor,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        """Blocks of bonds of one species pair, without their size and envelope.
+    def forward(self, features: Tensor, bonds: BondList, dtype: torch.dtype) -> list[Tensor]:
+        """Blocks of bonds, without their size and envelope.
 
         Parameters
         ----------
-        pair : tuple of Species
-            Species of both ends, in canonical order.
-        first, second : (n, (l_max + 1)², channels) float
-            Features of both ends.
-        vector : (n, 3) float64
-            From the first end to the second, Å.
+        features : (n_sites, (l_max + 1)², channels) float
+            Features of all sites.
+        bonds : BondList
+            Which bonds.
         dtype : torch.dtype
             Precision of the blocks.
 
         Returns
         -------
-        (n, n_i, n_j) float
+        list of (n, n_i, n_j) float
+            Blocks of each group.
         """
-        turns = self.wigner(vector)
-        frame = self.layout.matrix(turns, first.dtype)
-        framed = self._framed(pair, frame @ first, frame @ second, vector.norm(dim=1), dtype)
-        left, right = (self._site_turn(species, turns, dtype) for species in pair)
-        return left @ framed @ right.mT
-
-    def _site_turn(self, species: Species, turns: list[Tensor], dtype: torch.dtype) -> Tensor:
-        """(n, n_orbitals, n_orbitals) rotation of a site's orbitals from the frame."""
-        slices = self.basis.shell_slices(species)
-        size = slices[-1][1].stop
-        matrix = turns[0].new_zeros(len(turns[0]), size, size, dtype=dtype)
-        for l, orbitals in slices:
-            matrix[:, orbitals, orbitals] = turns[l].to(dtype)
-        return matrix
-
-    def _framed(
-        self,
-        pair: tuple[Species, Species],
-        first: Tensor,
-        second: Tensor,
-        distance_ang: Tensor,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        """Blocks in the frames of the bonds, from features in the frames."""
-        radial = splines(distance_ang, self.cutoff_ang, self.n_splines).to(first.dtype)
-        weights = (radial @ self.radial[self.index[pair]])[:, None].chunk(self.layout.m_max + 1, 2)
-        output = self.outputs[pair_label(*pair)]
-        blocks = output(self._trunk(torch.cat([first, second], 2), weights), dtype)
-        if pair[0] == pair[1]:
-            reflection = self.layout.reflection.to(first)[:, None]
-            reversed_ends = torch.cat([second, first], 2) * reflection
-            mirrored = output(self._trunk(reversed_ends, weights), dtype)
-            blocks = 0.5 * (blocks + output.turned(mirrored))
+        turns = self.wigner(bonds.vector)
+        frame = turns.compose(self.frame_places, features.dtype)
+        ends = [frame @ features.index_select(0, end) for end in (bonds.first, bonds.second)]
+        alike = [group for group in bonds.groups if group.is_alike]
+        mirrored = self._trunk(ends[::-1], bonds, alike, self.reflection) if alike else []
+        reverse = dict(zip((group.pair for group in alike), mirrored, strict=True))
+        forward = self._trunk(ends, bonds, bonds.groups)
+        blocks = []
+        for group, orders in zip(bonds.groups, forward, strict=True):
+            output = self.outputs[pair_label(*group.pair)]
+            framed = output(orders, dtype)
+            if group.is_alike:
+                framed = 0.5 * (framed + output.turned(output(reverse[group.pair], dtype)))
+            turn = turns[group.place]
+            left, right = (
+                turn.compose(getattr(self, f"site_places_{s.label}"), dtype) for s in group.pair
+            )
+            blocks.append(left @ framed @ right.mT)
         return blocks
 
-    def _trunk(self, ends: Tensor, weights: Sequence[Tensor]) -> Orders:
-        """Mix both ends, weigh the result by the distance, gate, and mix again."""
-        mixed = self.first(self.layout.split(ends))
-        orders = [order * weight for order, weight in zip(mixed, weights, strict=True)]
-        return self.second_gate(self.second(self.first_gate(orders)))
+    def _trunk(
+        self,
+        ends: Sequence[Tensor],
+        bonds: BondList,
+        groups: Sequence[Group],
+        factor: Tensor | None = None,
+    ) -> list[Orders]:
+        """Mix both ends, weigh the result by the distance, gate, and mix again; by groups."""
+        places = [group.place for group in groups]
+        framed = torch.cat([torch.cat([end[p] for p in places]) for end in ends], 2)
+        if factor is not None:
+            framed = framed * factor.to(framed.dtype)
+        distance = bonds.vector.norm(dim=1)
+        radial = splines(distance, self.cutoff_ang, self.n_splines).to(framed.dtype)
+        weights = torch.cat([radial[g.place] @ self.radial[self.index[g.pair]] for g in groups])
+        mixed = self.first(self.layout.split(framed))
+        weighted = weights[:, None].chunk(self.layout.m_max + 1, 2)
+        orders = [order * weight for order, weight in zip(mixed, weighted, strict=True)]
+        orders = self.second_gate(self.second(self.first_gate(orders)))
+        sizes = [place.stop - place.start for place in places]
+        return [list(parts) for parts in zip(*(o.split(sizes) for o in orders), strict=True)]
 
 
 class _BlockOutput(torch.nn.Module):
@@ -185,18 +184,14 @@ class _BlockOutput(torch.nn.Module):
         self.outputs = torch.nn.ModuleList(
             torch.nn.Linear(hidden, len(tensor), bias=m == 0) for m, tensor in by_order.items()
         )
-        for m, tensor in by_order.items():
-            self.register_buffer(f"tensor{m}", torch.from_numpy(tensor), persistent=False)
+        self.expansion = Expansion(list(by_order.values()))
         signs = [(-1.0) ** (l + m) for l in tensors.shells_j for m in range(-l, l + 1)]
         self.register_buffer("sign", torch.tensor(signs, dtype=torch.float64), persistent=False)
 
     def forward(self, orders: Orders, dtype: torch.dtype) -> Tensor:
         """(n, n_i, n_j) blocks in the frame."""
-        blocks: Tensor | float = 0.0
-        for m, output in enumerate(self.outputs):
-            tensor = getattr(self, f"tensor{m}").to(dtype)
-            blocks = blocks + torch.einsum("npc,cpab->nab", output(orders[m]).to(dtype), tensor)
-        assert isinstance(blocks, Tensor)
+        components = [output(order) for output, order in zip(self.outputs, orders, strict=False)]
+        blocks: Tensor = self.expansion(components, dtype)
         return blocks
 
     def turned(self, blocks: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ readouts and energies are not used.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from vcmbench.errors import VcmbenchError
 from vcmbench.harmonics import E3NN_AXES
 from vcmbench.models.neural.e3nn_import import o3
 from vcmbench.models.neural.heads import BondHead, SiteHead, start_from_zero
-from vcmbench.models.neural.network import BlockNetwork, Pair
+from vcmbench.models.neural.network import BlockNetwork, BondList
 from vcmbench.models.neural.settings import MaceSettings
 
 try:
@@ -77,6 +79,7 @@ class Mace(BlockNetwork):
         self.harmonics = backbone.spherical_harmonics
         self.interactions, self.products = backbone.interactions, backbone.products
         self.register_buffer("number", backbone.atomic_numbers, persistent=False)
+        self.register_buffer("feature_scale", torch.ones(settings.layers, l_max + 1))
         width = channels * settings.layers
         self.site_heads = torch.nn.ModuleDict(
             {s.label: SiteHead(basis.shells_of(s), l_max, width) for s in basis.species}
@@ -92,6 +95,21 @@ class Mace(BlockNetwork):
         The backbone takes all edges at once, whatever `chunk` says: slabs bound its memory.
         """
         del chunk
+        collected = [self._components_first(sites) for sites in self._rounds(graph)]
+        return torch.cat(collected, 2)
+
+    def calibrate(self, graph: Data) -> None:
+        """Scale each degree of each layer to one, root mean square, layer after layer."""
+        with torch.no_grad():
+            for layer in range(self.settings.layers):
+                self.feature_scale[layer] = 1.0
+                features = self._components_first(list(self._rounds(graph, layer + 1))[layer])
+                sizes = [2 * l + 1 for l in range(self.settings.l_max + 1)]
+                for degree, part in enumerate(features.split(sizes, 1)):
+                    self.feature_scale[layer, degree] = 1 / part.square().mean().sqrt()
+
+    def _rounds(self, graph: Data, layers: int | None = None) -> Iterator[Tensor]:
+        """(n, Σ channels (2l + 1)) features after each layer, in e3nn's order."""
         dtype = self.bond_head.radial.dtype
         kinds = torch.nn.functional.one_hot(graph.species, len(self.basis.species)).to(dtype)
         vector = graph.edge_vector.to(dtype)
@@ -99,11 +117,13 @@ class Mace(BlockNetwork):
         radial, cutoff = self.radial(
             vector.norm(dim=1, keepdim=True), kinds, graph.edge_index, self.number
         )
-        sites, collected = self.embedding(kinds), []
-        for layer, (interaction, product) in enumerate(
-            zip(self.interactions, self.products, strict=True)
-        ):
-            sites, own = interaction(
+        channels = self.settings.channels
+        repeats = torch.tensor(
+            [channels * (2 * l + 1) for l in range(self.settings.l_max + 1)], device=vector.device
+        )
+        sites = self.embedding(kinds)
+        for layer in range(layers or self.settings.layers):
+            sites, own = self.interactions[layer](
                 node_attrs=kinds,
                 node_feats=sites,
                 edge_attrs=harmonics,
@@ -112,9 +132,9 @@ class Mace(BlockNetwork):
                 cutoff=cutoff,
                 first_layer=layer == 0,
             )
-            sites = product(node_feats=sites, sc=own, node_attrs=kinds)
-            collected.append(self._components_first(sites))
-        return torch.cat(collected, 2)
+            sites = self.products[layer](node_feats=sites, sc=own, node_attrs=kinds)
+            sites = sites * self.feature_scale[layer].repeat_interleave(repeats)
+            yield sites
 
     def _components_first(self, features: Tensor) -> Tensor:
         """(n, (l_max + 1)², channels) features from e3nn's (n, Σ channels (2l + 1))."""
@@ -125,8 +145,8 @@ class Mace(BlockNetwork):
         )
 
     def raw_bond_blocks(
-        self, pair: Pair, first: Tensor, second: Tensor, vector: Tensor, dtype: torch.dtype
-    ) -> Tensor:
-        """(n, n_i, n_j) blocks of bonds."""
-        blocks: Tensor = self.bond_head(pair, first, second, vector, dtype)
+        self, features: Tensor, bonds: BondList, dtype: torch.dtype
+    ) -> list[Tensor]:
+        """(n, n_i, n_j) blocks of each group of bonds."""
+        blocks: list[Tensor] = self.bond_head(features, bonds, dtype)
         return blocks

@@ -19,10 +19,14 @@ from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.documents import Document
 from vcmbench.errors import VcmbenchError
 from vcmbench.models import slater_koster
-from vcmbench.models.neural.assembly import network_values
+from vcmbench.models.interface import require_known_species
+from vcmbench.models.neural.assembly import predicted_values
 from vcmbench.models.neural.checkpoint import read_tensors, take, write_tensors
+from vcmbench.models.neural.clock import StageClock
+from vcmbench.models.neural.graph import SOURCE
 from vcmbench.models.neural.network import BlockNetwork
 from vcmbench.models.neural.networks import NetworkKind
+from vcmbench.models.neural.slater_koster import SlaterKosterBlocks
 from vcmbench.models.slater_koster import SlaterKoster
 from vcmbench.models.weights import WEIGHTS, BasisRecord
 from vcmbench.structure import Structure
@@ -53,7 +57,16 @@ class ResidualModel:
 
     base: SlaterKoster
     network: BlockNetwork
+    _terms: SlaterKosterBlocks = field(init=False, repr=False)
     _seconds: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        terms = SlaterKosterBlocks(self.base).to(self._accelerator)
+        object.__setattr__(self, "_terms", terms)
+
+    @property
+    def _accelerator(self) -> torch.device:
+        return next(self.network.parameters()).device
 
     @property
     def cutoff_ang(self) -> float:
@@ -84,31 +97,38 @@ class ResidualModel:
         VcmbenchError
             If the structure has a species that the model does not know.
         """
-        return self._corrected(self.base.predict(structure))
+        return self.predict_within(structure, self.cutoff_ang)
 
     def predict_within(self, structure: Structure, cutoff_ang: float) -> BlockMatrix:
         """Blocks closer than a cutoff (Å)."""
-        return self._corrected(self.base.predict_within(structure, cutoff_ang))
+        require_known_species(SOURCE, structure, self.basis)
+        begin = time.perf_counter()
+        pattern = BlockPattern.from_structure(
+            structure, self.basis, min(cutoff_ang, self.cutoff_ang)
+        )
+        listed = time.perf_counter() - begin
+        makers = (self._terms, self.network)
+        covers = all(maker.message_cutoff_ang <= cutoff_ang for maker in makers)
+        matrix = self._predicted(pattern, pattern if covers else None)
+        self._seconds["neighbour list"] += listed
+        return matrix
 
     def predict_blocks(self, pattern: BlockPattern) -> BlockMatrix:
         """Predict the blocks of a pattern, whose structure holds all sites within reach of them."""
-        return self._corrected(self.base.predict_blocks(pattern))
+        require_known_species(SOURCE, pattern.structure, self.basis)
+        return self._predicted(pattern, None)
+
+    def _predicted(self, pattern: BlockPattern, neighbours: BlockPattern | None) -> BlockMatrix:
+        clock = StageClock(self._accelerator)
+        with torch.inference_mode():
+            values = predicted_values((self._terms, self.network), pattern, clock, neighbours)
+        self._seconds.clear()
+        self._seconds.update(clock.seconds)
+        return BlockMatrix(pattern, values)
 
     def stage_seconds(self) -> dict[str, float]:
         """Time that each stage of the latest prediction took, s."""
         return dict(self._seconds)
-
-    def _corrected(self, matrix: BlockMatrix) -> BlockMatrix:
-        """Add the network's part."""
-        begin = time.perf_counter()
-        self._seconds.clear()
-        self._seconds.update(self.base.stage_seconds())
-        pattern, values = matrix.pattern, matrix.values.copy()
-        near = pattern.distance < self.network.block_cutoff_ang
-        with torch.inference_mode():
-            values[pattern.entry_mask(near)] += network_values(self.network, pattern.subset(near))
-        self._seconds["network"] = time.perf_counter() - begin
-        return matrix.with_values(values)
 
 
 def save(directory: Path, network: BlockNetwork, kind: NetworkKind) -> None:

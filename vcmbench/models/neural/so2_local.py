@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -21,7 +22,7 @@ from torch_geometric.data import Data
 from vcmbench.basis import OrbitalBasis
 from vcmbench.models.neural.frames import WignerTables, real_harmonics
 from vcmbench.models.neural.heads import BondHead, SiteHead, start_from_zero
-from vcmbench.models.neural.network import BlockNetwork, Pair
+from vcmbench.models.neural.network import BlockNetwork, BondList
 from vcmbench.models.neural.radial import splines
 from vcmbench.models.neural.settings import So2LocalSettings
 from vcmbench.models.neural.so2 import (
@@ -75,55 +76,69 @@ class So2Local(BlockNetwork):
 
     def features(self, graph: Data, *, chunk: int) -> Tensor:
         """(n_sites, (l_max + 1)², channels) features."""
-        n_species = len(self.basis.species)
         start = self.kind(graph.species)[:, None]
         sites = torch.nn.functional.pad(start, (0, 0, 0, (self.settings.l_max + 1) ** 2 - 1))
-        bonds = _Bonds.of(graph, n_species, chunk)
-        sites = self.start(_gathered(self._density, sites, bonds, sites))
+        messages = _Messages.of(graph, chunk)
+        sites = self.start(_gathered(self._density, sites, messages, sites))
         for layer in self.layers:
-            sites = layer(sites, bonds, self.wigner)
+            sites = layer(sites, messages, self.wigner)
         return sites
 
-    def _density(self, _sites: Tensor, bonds: _Bonds) -> Tensor:
+    def _density(self, _sites: Tensor, bonds: _Messages) -> Tensor:
         """(n_edges, (l_max + 1)², channels) density of one neighbour, by the species of both."""
         settings, dtype = self.settings, self.density.dtype
-        weights = bonds.splines(settings).to(dtype) @ self.density[bonds.kind]
+        weights = bonds.radial(self.density, settings)
         harmonics = real_harmonics(settings.l_max, bonds.vector).to(dtype)
         repeats = torch.arange(1, 2 * settings.l_max + 2, 2, device=weights.device)
         spread = weights.unflatten(1, (len(repeats), -1)).repeat_interleave(repeats, dim=1)
         return harmonics[:, :, None] * spread
 
     def raw_bond_blocks(
-        self, pair: Pair, first: Tensor, second: Tensor, vector: Tensor, dtype: torch.dtype
-    ) -> Tensor:
-        """(n, n_i, n_j) blocks of bonds."""
-        blocks: Tensor = self.bond_head(pair, first, second, vector, dtype)
+        self, features: Tensor, bonds: BondList, dtype: torch.dtype
+    ) -> list[Tensor]:
+        """(n, n_i, n_j) blocks of each group of bonds."""
+        blocks: list[Tensor] = self.bond_head(features, bonds, dtype)
         return blocks
 
 
-class _Bonds(NamedTuple):
-    """Messages between two species, worked on at once."""
+class _Messages(NamedTuple):
+    """Messages worked on at once, sorted by the species of both ends."""
 
     sender: Tensor
     receiver: Tensor
-    kind: int
-    """Index of the pair of species."""
     vector: Tensor
+    kinds: list[tuple[int, slice]]
+    """Pairs of species and their messages."""
 
     @classmethod
-    def of(cls, graph: Data, n_species: int, chunk: int) -> list[_Bonds]:
+    def of(cls, graph: Data, chunk: int) -> list[_Messages]:
         """All messages of a graph, at most `chunk` in a piece."""
         sender, receiver = graph.edge_index
-        kinds, counts = torch.unique_consecutive(
-            n_species * graph.species[receiver] + graph.species[sender], return_counts=True
-        )
-        pieces, start = [], 0
-        for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True):
-            for begin in range(start, start + count, chunk):
-                part = slice(begin, min(begin + chunk, start + count))
-                pieces.append(cls(sender[part], receiver[part], kind, graph.edge_vector[part]))
-            start += count
+        stops = np.cumsum(graph.edge_kinds)
+        pieces = []
+        for begin in range(0, len(sender), chunk):
+            part = slice(begin, min(begin + chunk, len(sender)))
+            bounds = np.clip([stops - graph.edge_kinds, stops], begin, part.stop).T - begin
+            kinds = [(k, slice(*b)) for k, b in enumerate(bounds.tolist()) if b[1] > b[0]]
+            pieces.append(cls(sender[part], receiver[part], graph.edge_vector[part], kinds))
         return pieces
+
+    def radial(self, coefficients: Tensor, settings: So2LocalSettings) -> Tensor:
+        """Functions of the distance, of each pair of species its own.
+
+        Parameters
+        ----------
+        coefficients : (n_species², n_splines, n) float
+            Of the pairs' functions.
+        settings : So2LocalSettings
+            Range and number of the splines.
+
+        Returns
+        -------
+        (n_edges, n) float
+        """
+        values = self.splines(settings).to(coefficients.dtype)
+        return torch.cat([values[place] @ coefficients[kind] for kind, place in self.kinds])
 
     def splines(self, settings: So2LocalSettings) -> Tensor:
         distance = self.vector.norm(dim=1)
@@ -131,9 +146,9 @@ class _Bonds(NamedTuple):
 
 
 def _gathered(
-    message: Callable[[Tensor, _Bonds], Tensor],
+    message: Callable[[Tensor, _Messages], Tensor],
     total: Tensor,
-    chunks: list[_Bonds],
+    chunks: list[_Messages],
     sites: Tensor,
 ) -> Tensor:
     """Sum of all messages; what is inside a chunk is not kept for the backward pass."""
@@ -151,6 +166,7 @@ class _Interaction(torch.nn.Module):
         self.settings = settings
         l_max, channels = settings.l_max, settings.channels
         self.layout = FrameLayout(l_max, l_max)
+        self.register_buffer("places", self.layout.places(l_max), persistent=False)
         hidden = [settings.hidden] * (l_max + 1)
         self.radial = torch.nn.Parameter(torch.randn(n_species**2, settings.n_splines, sum(hidden)))
         self.first = OrderLinear(self.layout.widths(2 * channels), hidden)
@@ -160,22 +176,23 @@ class _Interaction(torch.nn.Module):
         self.update = DegreeGate(l_max, channels)
         self.square = SquareProduct(l_max, channels)
 
-    def forward(self, sites: Tensor, chunks: list[_Bonds], wigner: WignerTables) -> Tensor:
+    def forward(self, sites: Tensor, chunks: list[_Messages], wigner: WignerTables) -> Tensor:
         """Features after the round."""
 
-        def message(sites: Tensor, bonds: _Bonds) -> Tensor:
-            return self._message(sites, bonds, wigner(bonds.vector))
+        def message(sites: Tensor, bonds: _Messages) -> Tensor:
+            frame = wigner(bonds.vector).compose(self.places, sites.dtype)
+            return self._message(sites, bonds, frame)
 
         gathered = _gathered(message, torch.zeros_like(sites), chunks, sites)
         return self.square(sites + self.update(self.own(gathered * MESSAGE_SCALE)))
 
-    def _message(self, sites: Tensor, bonds: _Bonds, turns: list[Tensor]) -> Tensor:
-        frame = self.layout.matrix(turns, sites.dtype)
-        radial = bonds.splines(self.settings).to(sites.dtype)
-        weights = (radial @ self.radial[bonds.kind])[:, None].chunk(self.settings.l_max + 1, 2)
+    def _message(self, sites: Tensor, bonds: _Messages, frame: Tensor) -> Tensor:
+        envelope = bonds.splines(self.settings).to(sites.dtype).sum(1)[:, None, None]
+        radial = bonds.radial(self.radial, self.settings)
+        weights = radial[:, None].chunk(self.settings.l_max + 1, 2)
         ends = [sites.index_select(0, end) for end in (bonds.receiver, bonds.sender)]
         mixed = self.first(self.layout.split(frame @ torch.cat(ends, 2)))
         weighted = [order * weight for order, weight in zip(mixed, weights, strict=True)]
         messages = self.layout.join(self.second(self.gate(weighted)))
         # Gates and biases do not vanish at the cutoff by themselves: the sum of all splines does.
-        return frame.mT @ (messages * radial.sum(1)[:, None, None])
+        return frame.mT @ (messages * envelope)
