@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 from test_leaderboard_site import known, original, site
 
+from vcmbench.release.find import known_releases
+
 playwright = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+build = pytest.importorskip("vcmbench.leaderboard.site.build")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 pytestmark = [
@@ -24,6 +28,7 @@ PAGES = (
     "datasets/wires-0.1.0.html",
     "compare/wires-0.1.0-spec-1.html",
 )
+LEADERBOARD = Path(__file__).parents[1] / "leaderboard"
 NARROW, WIDE = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 
 
@@ -194,4 +199,22 @@ def test_nothing_is_wider_than_the_screen_and_axe_finds_nothing(browser, site, p
     assert opened.evaluate("document.documentElement.scrollWidth") <= size["width"]
     found = axe.Axe().run(opened)
     assert found.violations_count == 0, found.generate_report()
+    context.close()
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE], ids=["narrow", "wide"])
+def test_our_own_leaderboard(browser, tmp_path, monkeypatch, size):
+    """Real results: every submission is shown, on pages that fit and that axe passes."""
+    for module in ("vcmbench.release.find", "vcmbench.leaderboard.validate"):
+        monkeypatch.setattr(f"{module}.known_releases", known_releases)
+    folder = build.build_site(LEADERBOARD, tmp_path / "site").index.parent
+    context = browser.new_context(viewport=size, bypass_csp=True)
+    opened = context.new_page()
+    for path in sorted(folder.rglob("*.html")):
+        opened.goto(path.as_uri())
+        assert opened.evaluate("document.documentElement.scrollWidth") <= size["width"], path.name
+        assert axe.Axe().run(opened).violations_count == 0, path.name
+    opened.goto((folder / "index.html").as_uri())
+    submissions = {path.name for path in (LEADERBOARD / "submissions").iterdir()}
+    assert set(names(opened)) == submissions
     context.close()

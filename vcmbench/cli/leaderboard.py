@@ -75,6 +75,7 @@ def score(
     work: Annotated[
         Path, typer.Option(help="Folder of downloads and intermediate results.")
     ] = Path("results/leaderboard"),
+    json: Json = False,
 ) -> None:
     """Recompute the accuracy from the predictions, compare it with the claims, write the record.
 
@@ -87,10 +88,11 @@ def score(
 
     vcmbench leaderboard score --private hidden-labels
     """
-    from vcmbench.cli.output import console, messages, stage_progress
+    from vcmbench.cli.output import console, messages, print_json, stage_progress
     from vcmbench.leaderboard.score import Scoring, outdated, score
     from vcmbench.release import find_release
 
+    records = []
     try:
         for path in paths or outdated(leaderboard):
             name = path.resolve().name
@@ -105,10 +107,14 @@ def score(
             )
             with stage_progress() as progress:
                 record = score(path, scoring, progress)
-            console.print(f"{name}: {record.summary}", soft_wrap=True)
+            records.append(record.model_dump(mode="json"))
+            if not json:
+                console.print(f"{name}: {record.summary}", soft_wrap=True)
     except KeyboardInterrupt:
         messages.print("interrupted: run the same command again to continue")
         raise
+    if json:
+        print_json(records)
 
 
 @app.command("build")
