@@ -16,6 +16,7 @@ from vcmbench.evaluate import Request, run
 from vcmbench.leaderboard.pack import pack
 from vcmbench.leaderboard.validate import Entry
 from vcmbench.release import Release
+from vcmbench.scores.result import Environment
 from vcmbench.store import write_predictions
 
 HOST = "https://example.org/predictions/"
@@ -133,33 +134,66 @@ def write_hardware(folder: Path) -> None:
 
 
 def throughput_report(**changes: object) -> dict[str, object]:
-    """What `vcmbench throughput` writes, as far as the leaderboard reads it, and one field more."""
-    timing = {"median_s": 0.1, "iqr_s": 0.01, "atoms_per_s": 800.0, "edges_per_s": 1e5}
+    """What `vcmbench throughput` writes; `changes` are of its section `devices`."""
+    unread = {"reason": "a toy"}
+    timing = {
+        "cutoff_ang": 8.0, "median_s": 0.1, "iqr_s": 0.01, "fastest_s": 0.09, "n_repeats": 5,
+        "n_warmup": 4, "stable": True, "atoms_per_s": 800.0, "edges_per_s": 1e5,
+        "nonzeros_per_s": 1e7, "cold_s": 1.0, "p90_s": 0.11,
+    }  # fmt: skip
     measured = {
-        "outcome": "measured",
-        "n_sites": 80,
-        "near": timing,
-        "memory": {"allocator_peak_bytes": 1 << 30, "host_peak_bytes": 7},
-        "counts": True,
-    }
+        "outcome": "measured", "n_sites": 80, "n_edges": 1000, "n_nonzeros": 1000, "load_s": 1.0,
+        "near": timing, "stages_s": None, "energy": unread, "counts": True,
+        "memory": {
+            "allocator_peak_bytes": 1 << 30, "allocator_reserved_bytes": unread,
+            "board_used_bytes": unread, "board_idle_bytes": unread, "host_peak_bytes": 7,
+        },
+        "gates": {
+            "mae_mev": 0.1, "scored_mae_mev": 0.1, "accuracy": True, "equivariance": True,
+            "equivariance_residual": 1e-6, "copies": True, "copies_residual": None,
+        },
+        "accelerator": {
+            "kind": "cuda", "name": "Bench 1", "memory_bytes": unread, "compute_capability": None,
+            "threads": 8, "cpus": unread, "load_average": unread, "flags": {}, "variables": {},
+            "compiled_graphs": None, "used": True, "reported": None, "board": unread,
+        },
+        "environment": Environment.collect().model_dump(mode="json"),
+    }  # fmt: skip
     larger = {**measured, "n_sites": 720, "near": {**timing, "median_s": 0.9}}
+    full = {"outcome": "out of memory", "memory": "board", "error": "full"}
+    slope = {"slope": 1.0, "standard_error": None, "sizes": [80, 720]}
     return {
         "schema_version": 1,
         "score_spec": 1,
+        "model": "noisy",
+        "dataset": {
+            "name": "wires", "version": "0.1.0", "digest": "0", "split": "device", "part": "test",
+            "devices": ["wire"],
+        },
+        "settings": {
+            "threads": 8, "sizes": [80], "max_seconds_per_size": 15.0, "seed": 0,
+            "jitter_ang": 0.01,
+        },
         "devices": {
             **measured,
-            "model": {"name": "noisy", "digest": None},
+            "model": {"name": "noisy", "kind": "predictions", "digest": None},
             "device": "wire",
             "full": timing,
-            "accelerator": {"kind": "cuda", "name": "Bench 1", "threads": 8},
+            "offline": timing,
+            "offline_devices": ["wire"],
+            "mae_mev_by_device": {"wire": 0.1},
             **changes,
         },
         "ladder": {
+            "device": "wire",
             "rungs": [
-                {"n_sites": 80, "result": measured},
-                {"n_sites": 720, "result": larger},
-                {"n_sites": 6480, "result": {"outcome": "out of memory", "error": "full"}},
+                {"n_sites": 80, "copies": [1, 1], "result": measured},
+                {"n_sites": 720, "copies": [3, 3], "result": larger},
+                {"n_sites": 6480, "copies": [9, 9], "result": full},
             ],
-            "slope": {"slope": 1.0, "sizes": [80, 720]},
+            "slope": slope,
+            "slope_large": unread,
+            "largest_that_fits": 720,
+            "smallest_that_does_not": 6480,
         },
-    }
+    }  # fmt: skip

@@ -458,15 +458,14 @@ def test_throughput_is_verified_only_on_a_named_machine(leaderboard, release):
     assert (speed.hardware, speed.atoms_per_s, speed.slope) == ("bench-gpu", 800, 1)
     assert speed.peak_memory_bytes == 1 << 30
     assert [rung.outcome for rung in speed.ladder] == ["measured", "measured", "out of memory"]
-    gpu = {"kind": "cuda", "name": "Bench 1", "threads": 8}
+    gpu = throughput_report()["devices"]["accelerator"]
     for hardware, changes, message in (
         ("bench-gpux", {}, "did you mean 'bench-gpu'"),
         ("bench-cpu", {}, "accelerator.kind: found 'cuda', expected 'cpu'"),
         ("bench-gpu", {"accelerator": {**gpu, "name": "Bench 2"}}, "accelerator.name"),
         ("bench-gpu", {"accelerator": {**gpu, "threads": 4}}, "accelerator.threads"),
         ("bench-gpu", {"counts": False}, "a gate that failed"),
-        ("bench-gpu", {"outcome": "crashed"}, "devices: found crashed"),
-        ("bench-gpu", {"near": {}}, "near.median_s: found nothing"),
+        ("bench-gpu", {"near": {}}, "near.cutoff_ang: Field required"),
         (None, {}, "expected both or neither"),
     ):
         with pytest.raises(VcmbenchError, match=re.escape(message)):
@@ -476,7 +475,9 @@ def test_throughput_is_verified_only_on_a_named_machine(leaderboard, release):
 def test_throughput_of_other_weights_is_refused(leaderboard, release):
     folder, path = leaderboard / "submissions/noisy", leaderboard / "throughput.json"
     edit_json(folder / "result.json", {"model.digest": 64 * "a"})
-    path.write_text(json.dumps(throughput_report(model={"digest": 64 * "b"})))
+    path.write_text(
+        json.dumps(throughput_report(model={"name": "x", "kind": "directory", "digest": 64 * "b"}))
+    )
     with pytest.raises(VcmbenchError, match=r"model\.digest"):
         score(folder, scoring(leaderboard, release, hardware="bench-gpu", throughput=path))
 
