@@ -16,10 +16,12 @@ from vcmbench.cli.fit import fit
 from vcmbench.cli.help import show_examples
 from vcmbench.cli.hub import download, publish
 from vcmbench.cli.import_ import app as import_app
+from vcmbench.cli.leaderboard import app as leaderboard_app
 from vcmbench.cli.predict import predict
 from vcmbench.cli.recipe import build
 from vcmbench.cli.release import hide, join, release
 from vcmbench.cli.splits import splits
+from vcmbench.cli.submit import app as submit_app
 from vcmbench.cli.throughput import throughput
 from vcmbench.cli.train import train
 from vcmbench.cli.transmission import transmission
@@ -49,6 +51,8 @@ data_app.command("export")(export)
 data_app.command("join")(join)
 data_app.add_typer(import_app, name="import")
 app.add_typer(data_app, name="data")
+app.add_typer(submit_app, name="submit")
+app.add_typer(leaderboard_app, name="leaderboard")
 app.command("schema")(schema)
 app.command("doctor")(doctor)
 show_examples(app)
