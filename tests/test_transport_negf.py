@@ -118,6 +118,34 @@ def test_agrees_with_sisl(chain, dtype):
     assert solve(chain, ENERGY, eta) == pytest.approx(expected, rel=RELATIVE, abs=0)
 
 
+def test_agrees_with_kwant(chain):
+    """Scattering states without any broadening; kwant 1.5 needs NumPy 1."""
+    kwant = pytest.importorskip("kwant")
+    # An orthogonal basis at this energy: E S − H = E − (H − E (S − 1)).
+    h = chain.h - ENERGY * (chain.s - np.eye(len(chain.s)))
+
+    def effective(layer):
+        on = layer.h00 - ENERGY * (layer.s00 - np.eye(chain.n))
+        return on, layer.h01 - ENERGY * layer.s01
+
+    lattice = kwant.lattice.chain(1, norbs=chain.n)
+    system = kwant.Builder()
+    n_cells = len(h) // chain.n
+    blocks = h.reshape(n_cells, chain.n, n_cells, chain.n).swapaxes(1, 2)
+    for i in range(n_cells):
+        system[lattice(i)] = blocks[i, i]
+        if i:
+            system[lattice(i - 1), lattice(i)] = blocks[i - 1, i]
+    for layer, step, first in ((chain.left, -1, 0), (chain.right, 1, n_cells - 1)):
+        lead = kwant.Builder(kwant.TranslationalSymmetry([step]))
+        lead[lattice(0)], lead[lattice(0), lattice(1)] = effective(layer)
+        system.attach_lead(lead, origin=lattice(first))
+    matrix = kwant.smatrix(system.finalized(), ENERGY)
+    # The error of ours is linear in the broadening of the leads.
+    found = solve(chain, ENERGY, 1e-11)
+    assert found == pytest.approx(matrix.transmission(1, 0), rel=RELATIVE, abs=0)
+
+
 @pytest.mark.parametrize("width", [1, 3, 4, 7, 50])
 def test_agrees_with_the_dense_inverse_in_every_window_for_any_layers(chain, width):
     expected = dense_transmission(chain.h, chain.s, ENERGY, *chain.contacts(ENERGY, 1e-8))
