@@ -8,6 +8,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,6 +44,7 @@ from vcmbench.transport.sweep import (
     GAMMA_TOLERANCE,
     MEETING_TOLERANCE,
 )
+from vcmbench.workers import running_cluster
 
 SOLVER = f"{SCORE_SPEC} {ETA_EV}"
 """What kept points depend on beside the data."""
@@ -71,6 +73,7 @@ class Request:
     step_ev: float = 0.01
     refine_ev: float | None = None
     accelerator: Accelerator = "cpu"
+    scheduler: str | None = None
     compare: Path | None = None
     output: Path | None = None
 
@@ -155,13 +158,16 @@ def transmit(
             part,
             lambda done: progress(label, done, math.prod(part.shape)),
             request.accelerator,
+            client,
         )
         _require_gates(device.id, found)
         return found
 
-    found = sweep(grid.energies_ev)
-    if request.refine_ev is not None:
-        found = _refined(found, sweep, request.refine_ev)
+    cluster = nullcontext() if request.scheduler is None else running_cluster(request.scheduler)
+    with cluster as client:
+        found = sweep(grid.energies_ev)
+        if request.refine_ev is not None:
+            found = _refined(found, sweep, request.refine_ev)
     agreement = None if other is None else _agreement(found, other)
     written = Written(found, folder / f"{name}.csv", folder / f"{name}.png", agreement)
     curves = {name: Curve(found.energies_ev, found.mean)}

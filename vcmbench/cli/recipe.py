@@ -53,11 +53,11 @@ def build(
     """
     from vcmbench.cli.output import messages, print_table, spinner
     from vcmbench.cluster import build as compute
-    from vcmbench.cluster import local_cluster, running_cluster
     from vcmbench.errors import VcmbenchError, unknown_name
     from vcmbench.machine import available_cpus
     from vcmbench.production import Site
     from vcmbench.recipe import Recipe
+    from vcmbench.workers import local_cluster, running_cluster
 
     plan = Recipe.read(recipe)
     jobs = plan.devices

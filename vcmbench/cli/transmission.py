@@ -42,8 +42,12 @@ def transmission(
         typer.Option(help="Halve steps over which T changes by a quarter, down to this, eV."),
     ] = None,
     accelerator: Annotated[
-        Accelerator, typer.Option(help="What solves the device; the estimate is the CPU's.")
+        Accelerator, typer.Option(help="What solves the device; the estimate is this CPU's.")
     ] = Accelerator.CPU,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address of a running Dask scheduler; this process if left out."),
+    ] = None,
     compare: Annotated[
         Path | None,
         typer.Option(
@@ -94,6 +98,7 @@ def transmission(
         step_ev=step,
         refine_ev=refine,
         accelerator=accelerator.value,
+        scheduler=scheduler,
         compare=compare,
         output=output,
     )

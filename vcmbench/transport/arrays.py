@@ -120,6 +120,10 @@ class TorchArrays:
         # Torch loads its CUDA linear algebra at the first use, and fails if two threads are first.
         self.solve(self.array(np.ones((1, 1), dtype=np.complex128)), self.zeros(1, 1))
 
+    def __reduce__(self) -> tuple[type[TorchArrays], tuple[str]]:
+        """Another process has a device of its own."""
+        return TorchArrays, (str(self._device),)
+
     def matrix(self, sparse: scipy.sparse.csr_array) -> Matrix:
         """Dense copy of a sparse matrix."""
         return self.array(sparse.toarray())
