@@ -10,6 +10,7 @@ from vcmbench.blocks import BlockMatrix
 from vcmbench.errors import VcmbenchError
 from vcmbench.structure import Region
 from vcmbench.transport import Lead, TransmissionSolver, transmission
+from vcmbench.transport.bloch import upper_triangle
 from vcmbench.transport.lead import PrincipalLayer, surfaces
 from vcmbench.transport.sweep import POINT
 from vcmbench.workers import local_cluster
@@ -204,3 +205,18 @@ def test_failing_point_ends_the_sweep(lead, monkeypatch):
         transmission(*matrices, lead, ENERGIES, KPOINTS, WEIGHTS, threads=1)
     # Points that wait are not begun, but for the one that a thread may just have taken.
     assert len(solved) <= 2
+
+
+@pytest.mark.parametrize("directed", [False, True])
+def test_upper_triangle_is_that_of_the_bloch_sum(lead, directed):
+    """Of a cell with couplings to its own images, in another order and gauge."""
+    h = tiled(lead, (3, 1, 1), shuffle=4)[0]
+    assert ((h.pattern.pair[:, 0] == h.pattern.pair[:, 1]) & ~h.pattern.is_onsite).any()
+    rng = np.random.default_rng(3)
+    order = rng.permutation(h.pattern.n_orbitals)
+    gauge = np.exp(2j * np.pi * rng.random(len(order)))
+    k = np.array([0.1, 0.2, -0.3])
+    whole = h.to_csr(k).toarray()[np.ix_(order, order)]
+    expected = np.triu(gauge.conj()[:, None] * whole * gauge)
+    found = upper_triangle(h.directed() if directed else h, k, order, gauge).toarray()
+    np.testing.assert_allclose(found, expected, atol=1e-14)

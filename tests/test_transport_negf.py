@@ -215,6 +215,18 @@ def test_gauge_shift_by_the_identity_does_change_t():
     assert abs(np.log10(solve(wrong, ENERGY, 1e-8)[0] / solve(chain, ENERGY, 1e-8)[0])) > 0.1
 
 
+def test_the_upper_triangle_is_enough(chain):
+    h, s = chain.csr()
+    layers = cut_layers(abs(h) + abs(s), chain.n, chain.n, 3)
+    upper_h, upper_s = (scipy.sparse.triu(m).tocsr() for m in (h, s))
+    upper = cut_layers(abs(upper_h) + abs(upper_s), chain.n, chain.n, 3)
+    for name in ("edges", "reach", "back"):
+        np.testing.assert_array_equal(getattr(upper, name), getattr(layers, name))
+    contacts = chain.contacts(ENERGY, 1e-8)
+    found = Device(upper_h, upper_s, upper).transmission(ENERGY, *contacts)
+    assert found == pytest.approx(solve(chain, ENERGY, 1e-8)[0], rel=RELATIVE, abs=0)
+
+
 def test_fronts_hold_every_coupling():
     """Random patterns of uneven range: no entry lies outside the strips of either sweep."""
     rng = np.random.default_rng(5)

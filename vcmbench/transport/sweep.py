@@ -20,6 +20,7 @@ from vcmbench.errors import bad_input
 from vcmbench.machine import allowed_threads
 from vcmbench.structure import FloatArray, IntArray, Region
 from vcmbench.transport.arrays import HOST, Arrays, TorchArrays
+from vcmbench.transport.bloch import upper_triangle
 from vcmbench.transport.cache import SurfaceCache
 from vcmbench.transport.contacts import BlochContact, match_contact
 from vcmbench.transport.layers import Layers, cut_layers
@@ -217,16 +218,13 @@ class TransmissionSolver:
     def _ordered(
         self, k: FloatArray
     ) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array, Layers]:
-        """H and S at k with the orbitals in transport order, and their layers."""
+        """Upper triangles of H and S at k, orbitals in transport order, and their layers."""
         n_left, n_right = len(self._left.orbitals), len(self._right.orbitals)
-        phase = np.ones(len(self._order), dtype=np.complex128)
-        phase[:n_left] = self._left.wrap_phases(k)
-        phase[-n_right:] = self._right.wrap_phases(k)
-        gauge = scipy.sparse.diags_array(phase).tocsr()
-        h, s = (
-            gauge.conj() @ m.to_csr(k)[self._order][:, self._order] @ gauge for m in self._matrices
-        )
-        couplings = abs(h) + abs(s)
+        gauge = np.ones(len(self._order), dtype=np.complex128)
+        gauge[:n_left] = self._left.wrap_phases(k)
+        gauge[-n_right:] = self._right.wrap_phases(k)
+        h, s = (upper_triangle(m, k, self._order, gauge) for m in self._matrices)
+        couplings = h.astype(bool) + s.astype(bool)
         if couplings[:n_left, -n_right:].nnz:
             raise bad_input(
                 "structure",
