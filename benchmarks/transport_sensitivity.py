@@ -190,7 +190,7 @@ def append(path: Path, row: dict[str, object]) -> None:
 
 
 def plot(rows: list[dict[str, str]], path: Path) -> None:
-    """Mean |dlog10 T| against the MAE, a panel per device."""
+    """Draw mean |dlog10 T| against the MAE, a panel per device."""
     devices = list(dict.fromkeys(row["device"] for row in rows))
     kinds = list(dict.fromkeys(row["perturbation"] for row in rows))
     noise = [*NOISE_MEV, "relative", "oxide levels"]
@@ -205,6 +205,7 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
                 (float(row["mae_8a_mev"]), float(row["log10_mae"]))
                 for row in rows
                 if (row["device"], row["perturbation"]) == (device, kind)
+                and float(row["mae_8a_mev"]) > 0
             )
             if not points:
                 continue
