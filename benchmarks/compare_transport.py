@@ -64,7 +64,8 @@ class Problem:
         self.solver = TransmissionSolver(self.device.hamiltonian, self.device.overlap, self.lead)
         self.green = self.solver.device_at(self.k)
         self.ends = self.solver._left, self.solver._right
-        self.h, self.s = (m.toarray() for m in self.solver._ordered(self.k)[:2])
+        upper = (m.toarray() for m in self.solver._ordered(self.k)[:2])
+        self.h, self.s = (m + np.triu(m, 1).conj().T for m in upper)
         self.n = len(self.ends[0].orbitals)
 
     # --- ours ---------------------------------------------------------------------------------

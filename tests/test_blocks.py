@@ -166,3 +166,24 @@ def test_other_orbital_count_is_named(matrix):
     other = BlockPattern.from_structure(matrix.pattern.structure, other_basis, CUTOFF)
     with pytest.raises(VcmbenchError, match=r"orbitals of site \d+ \(Hf\): found 9, expected 10"):
         matrix.pattern.require_same_sites(other)
+
+
+@pytest.mark.parametrize("repeats", [(1, 1, 3), (2, 1, 2)])
+def test_supercell_has_the_eigenvalues_of_all_folded_wave_vectors(matrix, repeats):
+    """Its H(K) holds H(k) at every k = (K + n) / repeats; a wrong image would mix them."""
+    supercell = matrix.repeated(repeats)
+    structure = supercell.pattern.structure
+    expected = BlockPattern.from_structure(structure, BASIS, CUTOFF)
+    np.testing.assert_array_equal(supercell.pattern.pair, expected.pair)
+    np.testing.assert_array_equal(supercell.pattern.shift, expected.shift)
+    folded = np.array([0.21, -0.13, 0.4])
+    inside = np.indices(repeats).reshape(3, -1).T
+    expected = np.concatenate(
+        [np.linalg.eigvalsh(matrix.to_csr((folded + n) / repeats).toarray()) for n in inside]
+    )
+    found = np.linalg.eigvalsh(supercell.to_csr(folded).toarray())
+    np.testing.assert_allclose(found, np.sort(expected), atol=1e-10)
+    # Sites are those of the cells, one after the other.
+    n_sites = matrix.pattern.structure.n_sites
+    moved = structure.positions[n_sites : 2 * n_sites] - matrix.pattern.structure.positions
+    np.testing.assert_allclose(moved - matrix.pattern.structure.cell[2], 0, atol=1e-12)

@@ -11,7 +11,7 @@ from test_cli import run
 from test_production import converged
 from typer.testing import CliRunner
 
-from vcmbench import cluster
+from vcmbench import cluster, workers
 from vcmbench.cli import app
 from vcmbench.cluster import Outcome, build
 from vcmbench.errors import VcmbenchError
@@ -171,7 +171,7 @@ def command(client, monkeypatch, recipe_path, tmp_path):
     def ours(_n_workers):
         yield client
 
-    monkeypatch.setattr(cluster, "local_cluster", ours)
+    monkeypatch.setattr(workers, "local_cluster", ours)
     arguments = ["data", "build", str(recipe_path), "--output", str(tmp_path / "output")]
     return lambda *more: CliRunner().invoke(
         app, [*arguments, "--work", str(tmp_path / "work"), *more], env={"COLUMNS": "200"}
@@ -222,5 +222,5 @@ def test_mistakes_end_with_exit_code_2(recipe_path, tmp_path, text, options, mes
 
 def test_workers_of_this_machine_use_all_its_cores():
     """Dask's default of one thread a worker would leave the others idle during T(E)."""
-    with cluster.local_cluster(1) as client:
+    with workers.local_cluster(1) as client:
         assert client.submit(allowed_threads).result() == available_cpus()

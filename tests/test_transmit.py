@@ -192,6 +192,7 @@ def test_command_prints_only_what_the_window_holds(wire_release, tmp_path):
         ({"window_ev": (-np.inf, 1.0)}, "expected an ascending window"),
         ({"refine_ev": 0.0}, "refine: found 0 eV, expected a positive step"),
         ({"model": "slater-kostr"}, "slater-kostr"),
+        ({"scheduler": "tcp://127.0.0.1:1"}, "no Dask scheduler answers"),
         pytest.param(
             {"accelerator": "cuda"}, "accelerator: found no CUDA device", marks=without_cuda
         ),

@@ -10,8 +10,10 @@ from vcmbench.blocks import BlockMatrix
 from vcmbench.errors import VcmbenchError
 from vcmbench.structure import Region
 from vcmbench.transport import Lead, TransmissionSolver, transmission
+from vcmbench.transport.bloch import upper_triangle
 from vcmbench.transport.lead import PrincipalLayer, surfaces
 from vcmbench.transport.sweep import POINT
+from vcmbench.workers import local_cluster
 
 ENERGIES = np.array([-1.0, 0.2, 0.5])
 KPOINTS = np.array([[0, 0.1, 0.3], [0, -0.4, 0.25]])
@@ -156,3 +158,65 @@ def test_device_too_short_for_its_contacts(lead):
 def test_device_without_contacts(lead):
     with pytest.raises(VcmbenchError, match="no left-contact sites"):
         TransmissionSolver(lead.hamiltonian, lead.overlap, lead)
+
+
+def test_workers_of_a_cluster_solve_the_same(lead, tmp_path):
+    """Processes of their own: the solver travels, without the device that it has assembled."""
+    pytest.importorskip("distributed")
+    h, s = tiled(lead, (7, 2, 1))
+    matrices = with_barrier((h, s), 5.0), s
+    expected = transmission(*matrices, lead, ENERGIES, KPOINTS, WEIGHTS)
+    told = []
+    with local_cluster(2) as client:
+        found = transmission(
+            *matrices,
+            lead,
+            ENERGIES,
+            KPOINTS,
+            WEIGHTS,
+            cache=tmp_path,
+            progress=lambda done, _points: told.append(done),
+            client=client,
+        )
+        np.testing.assert_allclose(found.by_k, expected.by_k, rtol=1e-9)
+        assert told == list(range(1, ENERGIES.size * len(KPOINTS) + 1))
+        # What is known is not computed again.
+        known = found.points.copy()
+        known["transmission"][0, 1] = np.nan
+        again = transmission(
+            *matrices, lead, ENERGIES, KPOINTS, WEIGHTS, known=known, client=client
+        )
+        np.testing.assert_allclose(again.by_k, expected.by_k, rtol=1e-9)
+    assert len(list(tmp_path.rglob("*.npz"))) == ENERGIES.size * len(KPOINTS) * 2
+
+
+def test_failing_point_ends_the_sweep(lead, monkeypatch):
+    matrices = tiled(lead, (7, 1, 1))
+    solve, solved = TransmissionSolver.point, []
+
+    def fails(self, k, energy_ev):
+        solved.append(energy_ev)
+        if energy_ev == ENERGIES[0]:
+            raise ZeroDivisionError
+        return solve(self, k, energy_ev)
+
+    monkeypatch.setattr(TransmissionSolver, "point", fails)
+    with pytest.raises(ZeroDivisionError):
+        transmission(*matrices, lead, ENERGIES, KPOINTS, WEIGHTS, threads=1)
+    # Points that wait are not begun, but for the one that a thread may just have taken.
+    assert len(solved) <= 2
+
+
+@pytest.mark.parametrize("directed", [False, True])
+def test_upper_triangle_is_that_of_the_bloch_sum(lead, directed):
+    """Of a cell with couplings to its own images, in another order and gauge."""
+    h = tiled(lead, (3, 1, 1), shuffle=4)[0]
+    assert ((h.pattern.pair[:, 0] == h.pattern.pair[:, 1]) & ~h.pattern.is_onsite).any()
+    rng = np.random.default_rng(3)
+    order = rng.permutation(h.pattern.n_orbitals)
+    gauge = np.exp(2j * np.pi * rng.random(len(order)))
+    k = np.array([0.1, 0.2, -0.3])
+    whole = h.to_csr(k).toarray()[np.ix_(order, order)]
+    expected = np.triu(gauge.conj()[:, None] * whole * gauge)
+    found = upper_triangle(h.directed() if directed else h, k, order, gauge).toarray()
+    np.testing.assert_allclose(found, expected, atol=1e-14)

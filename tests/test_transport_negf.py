@@ -118,6 +118,34 @@ def test_agrees_with_sisl(chain, dtype):
     assert solve(chain, ENERGY, eta) == pytest.approx(expected, rel=RELATIVE, abs=0)
 
 
+def test_agrees_with_kwant(chain):
+    """Scattering states without any broadening; kwant 1.5 needs NumPy 1."""
+    kwant = pytest.importorskip("kwant")
+    # An orthogonal basis at this energy: E S − H = E − (H − E (S − 1)).
+    h = chain.h - ENERGY * (chain.s - np.eye(len(chain.s)))
+
+    def effective(layer):
+        on = layer.h00 - ENERGY * (layer.s00 - np.eye(chain.n))
+        return on, layer.h01 - ENERGY * layer.s01
+
+    lattice = kwant.lattice.chain(1, norbs=chain.n)
+    system = kwant.Builder()
+    n_cells = len(h) // chain.n
+    blocks = h.reshape(n_cells, chain.n, n_cells, chain.n).swapaxes(1, 2)
+    for i in range(n_cells):
+        system[lattice(i)] = blocks[i, i]
+        if i:
+            system[lattice(i - 1), lattice(i)] = blocks[i - 1, i]
+    for layer, step, first in ((chain.left, -1, 0), (chain.right, 1, n_cells - 1)):
+        lead = kwant.Builder(kwant.TranslationalSymmetry([step]))
+        lead[lattice(0)], lead[lattice(0), lattice(1)] = effective(layer)
+        system.attach_lead(lead, origin=lattice(first))
+    matrix = kwant.smatrix(system.finalized(), ENERGY)
+    # The error of ours is linear in the broadening of the leads.
+    found = solve(chain, ENERGY, 1e-11)
+    assert found == pytest.approx(matrix.transmission(1, 0), rel=RELATIVE, abs=0)
+
+
 @pytest.mark.parametrize("width", [1, 3, 4, 7, 50])
 def test_agrees_with_the_dense_inverse_in_every_window_for_any_layers(chain, width):
     expected = dense_transmission(chain.h, chain.s, ENERGY, *chain.contacts(ENERGY, 1e-8))
@@ -185,6 +213,18 @@ def test_gauge_shift_by_the_identity_does_change_t():
     chain = make_chain(n=4, n_barrier=4, height=4.0)
     wrong = chain._replace(h=chain.h + 3.0 * np.eye(len(chain.h)))
     assert abs(np.log10(solve(wrong, ENERGY, 1e-8)[0] / solve(chain, ENERGY, 1e-8)[0])) > 0.1
+
+
+def test_the_upper_triangle_is_enough(chain):
+    h, s = chain.csr()
+    layers = cut_layers(abs(h) + abs(s), chain.n, chain.n, 3)
+    upper_h, upper_s = (scipy.sparse.triu(m).tocsr() for m in (h, s))
+    upper = cut_layers(abs(upper_h) + abs(upper_s), chain.n, chain.n, 3)
+    for name in ("edges", "reach", "back"):
+        np.testing.assert_array_equal(getattr(upper, name), getattr(layers, name))
+    contacts = chain.contacts(ENERGY, 1e-8)
+    found = Device(upper_h, upper_s, upper).transmission(ENERGY, *contacts)
+    assert found == pytest.approx(solve(chain, ENERGY, 1e-8)[0], rel=RELATIVE, abs=0)
 
 
 def test_fronts_hold_every_coupling():

@@ -398,12 +398,16 @@ class BlockMatrix:
             Shift R of each block relative to the positions of `structure`.
         """
         old = self.pattern
-        pair, shift, turned = canonical(structure, old.pair, shift)
-        values = np.where(old.entry_mask(turned), self._transposed(), self.values)
-        order = np.argsort(_sort_key(structure, pair, shift), kind="stable")
-        pattern = BlockPattern.from_unsorted(structure, old.basis, pair, shift)
-        sizes = np.diff(old.offset)[order]
-        return BlockMatrix(pattern, values[_ranges(old.offset[order], sizes)])
+        pattern, values = _half_stored(
+            structure,
+            old.basis,
+            old.pair,
+            shift,
+            np.diff(old.offset),
+            self.values,
+            self._transposed(),
+        )
+        return BlockMatrix(pattern, values)
 
     def reimaged(self, image: NDArray[np.integer]) -> BlockMatrix:
         """Return the same blocks with every site moved back by lattice vectors, half stored.
@@ -416,6 +420,33 @@ class BlockMatrix:
         pattern, structure = self.pattern, self.pattern.structure
         shift = pattern.shift + image[pattern.pair[:, 1]] - image[pattern.pair[:, 0]]
         return self.relabelled(structure.moved(structure.positions - image @ structure.cell), shift)
+
+    def repeated(self, repeats: tuple[int, int, int]) -> BlockMatrix:
+        """Return the same operator on a supercell (`Structure.repeated`), half stored.
+
+        Parameters
+        ----------
+        repeats : (3,) int
+            Cells along each lattice vector.
+        """
+        old = self.pattern
+        structure = old.structure.repeated(repeats)
+        n_cells = int(np.prod(repeats))
+        cells = np.indices(repeats).reshape(3, n_cells).T
+        shift, inside = np.divmod(cells[:, None] + old.shift, repeats)
+        home = np.broadcast_to(np.arange(n_cells)[:, None], (n_cells, old.n_blocks))
+        away = np.ravel_multi_index(tuple(np.moveaxis(inside, -1, 0)), repeats)
+        pair = np.stack([home, away], axis=-1) * old.structure.n_sites + old.pair
+        pattern, values = _half_stored(
+            structure,
+            old.basis,
+            pair.reshape(-1, 2),
+            shift.reshape(-1, 3),
+            np.tile(np.diff(old.offset), n_cells),
+            np.tile(self.values, n_cells),
+            np.tile(self._transposed(), n_cells),
+        )
+        return BlockMatrix(pattern, values)
 
     def _transposed(self) -> FloatArray:
         """(n_entries,) entries of the transposed blocks, in the order of the blocks."""
@@ -510,6 +541,28 @@ class BlockMatrix:
             rows[slab.entries] = np.broadcast_to(first, shape).ravel()
             columns[slab.entries] = np.broadcast_to(second, shape).ravel()
         return rows, columns
+
+
+def _half_stored(
+    structure: Structure,
+    basis: OrbitalBasis,
+    pair: NDArray[np.integer],
+    shift: NDArray[np.integer],
+    sizes: IntArray,
+    values: FloatArray,
+    transposed: FloatArray,
+) -> tuple[BlockPattern, FloatArray]:
+    """Pattern and entries of blocks that stand in any order and direction.
+
+    `sizes` are the entries of each block; `values` and `transposed` those of all blocks and of
+    their transposes, one block after the other.
+    """
+    pair, shift, turned = canonical(structure, pair, shift)
+    order = np.argsort(_sort_key(structure, pair, shift), kind="stable")
+    pattern = BlockPattern.from_unsorted(structure, basis, pair, shift)
+    values = np.where(np.repeat(turned, sizes), transposed, values)
+    starts = np.cumsum(sizes) - sizes
+    return pattern, values[_ranges(starts[order], sizes[order])]
 
 
 def canonical(

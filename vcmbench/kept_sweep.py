@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, TypeAdapter
@@ -16,6 +16,9 @@ from vcmbench.stages import Stages
 from vcmbench.structure import FloatArray
 from vcmbench.transport import Lead, Transmission, transmission
 from vcmbench.transport.sweep import POINT, Points
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 KEEP_EVERY_S = 10.0
 """How often the points of an unfinished sweep are written to disk."""
@@ -58,6 +61,7 @@ def kept_transmission(
     grid: Grid,
     progress: Callable[[int], None] = lambda _done: None,
     accelerator: str = "cpu",
+    client: Client | None = None,
 ) -> Transmission:
     """Transmission of a device; points found under the same name and key are not computed again.
 
@@ -77,6 +81,8 @@ def kept_transmission(
         Called with the number of finished points.
     accelerator : str
         ``"cpu"`` or ``"cuda"``.
+    client : distributed.Client, optional
+        Whose workers solve the points.
     """
     kind = TypeAdapter(_Kept)
     kept = stages.find(name, key, kind)
@@ -99,6 +105,7 @@ def kept_transmission(
             known=known,
             progress=keep,
             accelerator=accelerator,
+            client=client,
         )
 
 

@@ -7,7 +7,8 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from vcmbench import plots
 from vcmbench.blocks import BlockMatrix
 from vcmbench.device import Device, contact_blocks
 from vcmbench.errors import VcmbenchError, bad_input
+from vcmbench.importers.transmission_file import read_transmission
 from vcmbench.kept_sweep import Grid, kept_transmission
 from vcmbench.kpoints import monkhorst_pack
 from vcmbench.machine import allowed_threads
@@ -26,7 +28,8 @@ from vcmbench.predict import Target, predict
 from vcmbench.release import Release, find_release
 from vcmbench.resources import cache_folder
 from vcmbench.scores.hamiltonian import align
-from vcmbench.scores.result import SCORE_SPEC
+from vcmbench.scores.result import SCORE_SPEC, TransmissionErrors
+from vcmbench.scores.transmission import Curve, compare
 from vcmbench.stages import Stages
 from vcmbench.store.content import atomic_file
 from vcmbench.store.predictions import read_predictions
@@ -41,6 +44,7 @@ from vcmbench.transport.sweep import (
     GAMMA_TOLERANCE,
     MEETING_TOLERANCE,
 )
+from vcmbench.workers import running_cluster
 
 SOLVER = f"{SCORE_SPEC} {ETA_EV}"
 """What kept points depend on beside the data."""
@@ -52,6 +56,9 @@ Progress = Callable[[str, int, int], None]
 STEEP_DECADES = 0.1
 """A step of the grid over which T changes by more is halved where refinement is asked for."""
 MAX_HALVINGS = 10
+
+SAME_ENERGY_EV = 1e-5
+"""Energies of another program that differ by less are ours: it may count in other units."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +73,27 @@ class Request:
     step_ev: float = 0.01
     refine_ev: float | None = None
     accelerator: Accelerator = "cpu"
+    scheduler: str | None = None
+    compare: Path | None = None
     output: Path | None = None
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How another program's T(E) differs from ours, on the energies that both have."""
+
+    energies_ev: FloatArray
+    errors: TransmissionErrors
+
+
+@dataclass(frozen=True)
 class Written:
-    """T(E) and the files it was written to."""
+    """T(E), the files it was written to, and what it was compared with."""
 
     transmission: Transmission
     csv: Path
     plot: Path
+    agreement: Agreement | None
 
 
 def transmit(
@@ -102,8 +120,8 @@ def transmit(
     Raises
     ------
     VcmbenchError
-        If the device has no contacts, the model is unusable, or a check of the solver fails; the
-        message says at which k and E.
+        If the device has no contacts, the model or the T(E) to compare with is unusable, or a
+        check of the solver fails; the message says at which k and E.
     """
     release = find_release(request.dataset)
     device = release.device(request.device)
@@ -114,6 +132,7 @@ def transmit(
             device.id, "hamiltonian", found="withheld", expected="a model, predicted for both"
         )
     grid = _grid(device, request)
+    other = None if request.compare is None else _other(request.compare, grid.energies_ev)
     if request.accelerator != "cpu":
         TorchArrays(request.accelerator)
     folder = request.output or Path("results") / f"transmission-{release.label}-{device.id}"
@@ -139,17 +158,45 @@ def transmit(
             part,
             lambda done: progress(label, done, math.prod(part.shape)),
             request.accelerator,
+            client,
         )
         _require_gates(device.id, found)
         return found
 
-    found = sweep(grid.energies_ev)
-    if request.refine_ev is not None:
-        found = _refined(found, sweep, request.refine_ev)
-    written = Written(found, folder / f"{name}.csv", folder / f"{name}.png")
+    cluster = nullcontext() if request.scheduler is None else running_cluster(request.scheduler)
+    with cluster as client:
+        found = sweep(grid.energies_ev)
+        if request.refine_ev is not None:
+            found = _refined(found, sweep, request.refine_ev)
+    agreement = None if other is None else _agreement(found, other)
+    written = Written(found, folder / f"{name}.csv", folder / f"{name}.png", agreement)
+    curves = {name: Curve(found.energies_ev, found.mean)}
+    if request.compare is not None and other is not None:
+        curves[request.compare.name] = other
     _write_csv(written.csv, found)
-    _plot(written.plot, device, name, found)
+    _plot(written.plot, device, curves)
     return written
+
+
+def _other(path: Path, energies_ev: FloatArray) -> Curve:
+    """T(E) of another program, on those of our energies that it has."""
+    theirs = Curve(*read_transmission(path))
+    ours, same = np.nonzero(np.abs(energies_ev[:, None] - theirs.energies_ev) < SAME_ENERGY_EV)
+    if len(ours) < 2:
+        low, high = theirs.energies_ev[[0, -1]]
+        raise bad_input(
+            path,
+            "energies",
+            found=f"{len(theirs.energies_ev)} of {low:g} … {high:g} eV, {len(ours)} of them ours",
+            expected="at least two that are computed here: choose --window and --step",
+        )
+    return Curve(energies_ev[ours], np.maximum(theirs.transmission[same], 0.0))
+
+
+def _agreement(found: Transmission, other: Curve) -> Agreement:
+    common = np.isin(found.energies_ev, other.energies_ev)
+    reference = Curve(other.energies_ev, found.mean[common])
+    return Agreement(other.energies_ev, compare(reference, other))
 
 
 def _estimate(hamiltonian: BlockMatrix, device: Device, lead: Lead, grid: Grid) -> Estimate:
@@ -286,11 +333,11 @@ def _write_csv(path: Path, found: Transmission) -> None:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-def _plot(path: Path, device: Device, name: str, found: Transmission) -> None:
-    """T(E) beside the stored reference, on the energies that both have."""
+def _plot(path: Path, device: Device, curves: Mapping[str, Curve]) -> None:
+    """T(E) beside the stored reference, within the window of the first."""
     stored, reference = device.transport, None
     if stored is not None:
-        low, high = found.energies_ev[[0, -1]]
+        low, high = next(iter(curves.values())).energies_ev[[0, -1]]
         inside = (stored.energies_ev >= low - 1e-9) & (stored.energies_ev <= high + 1e-9)
         reference = stored.energies_ev[inside], stored.mean[inside]
-    plots.plot_transmission(path, device.id, reference, {name: (found.energies_ev, found.mean)})
+    plots.plot_transmission(path, device.id, reference, curves)

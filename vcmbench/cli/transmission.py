@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vcmbench.cli.evaluate import Accelerator
 from vcmbench.cli.options import Dataset, Json, Model
+
+if TYPE_CHECKING:
+    from vcmbench.structure import FloatArray
 
 
 class Predicted(StrEnum):
@@ -39,8 +42,18 @@ def transmission(
         typer.Option(help="Halve steps over which T changes by a quarter, down to this, eV."),
     ] = None,
     accelerator: Annotated[
-        Accelerator, typer.Option(help="What solves the device; the estimate is the CPU's.")
+        Accelerator, typer.Option(help="What solves the device; the estimate is this CPU's.")
     ] = Accelerator.CPU,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address of a running Dask scheduler; this process if left out."),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            help="T(E) of another program: TBtrans' TBT.nc, a QuaTrEx folder or a table of E and T."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder of the files [results/transmission-DATASET-DEVICE]."),
@@ -58,10 +71,13 @@ def transmission(
     vcmbench transmission device-b --window 0.3 0.5 --refine 0.0005
 
     vcmbench transmission device-b --model slater-koster --predicted both
+
+    vcmbench transmission device-b --compare siesta.TBT.nc
     """
     import numpy as np
 
-    from vcmbench.cli.output import messages, print_rows, resumable, stage_progress
+    from vcmbench.cli.output import messages, print_json, print_table, resumable, stage_progress
+    from vcmbench.scores.transmission import VOLTAGES_V
     from vcmbench.transmit import Request, transmit
     from vcmbench.transport.estimate import Estimate
     from vcmbench.transport.observables import TEMPERATURE_K, conductance_g0, current_a
@@ -83,22 +99,28 @@ def transmission(
         step_ev=step,
         refine_ev=refine,
         accelerator=accelerator.value,
+        scheduler=scheduler,
+        compare=compare,
         output=output,
     )
     with resumable(), stage_progress() as progress:
         written = transmit(request, announce=announce, progress=progress)
     found = written.transmission
     curve = found.energies_ev, found.mean
-    # Thermal tails of 10 kT have to fit into the window, and steps have to resolve them.
-    thermal_ev = TEMPERATURE_K * BOLTZMANN_EV_PER_K
-    reach = min(-found.energies_ev[0], found.energies_ev[-1]) - 10 * thermal_ev
-    if np.diff(found.energies_ev).max() > 1.5 * thermal_ev:
-        reach = -np.inf
+
+    def reach(energies_ev: FloatArray) -> float:
+        """Half of the largest voltage for which energies hold and resolve the thermal tails."""
+        thermal_ev = TEMPERATURE_K * BOLTZMANN_EV_PER_K
+        if np.diff(energies_ev).max() > 1.5 * thermal_ev:
+            return -np.inf
+        return float(min(-energies_ev[0], energies_ev[-1]) - 10 * thermal_ev)
+
+    half = reach(found.energies_ev)
     row = {
-        "G (2e²/h)": conductance_g0(*curve) if reach >= 0 else None,
+        "G (2e²/h)": conductance_g0(*curve) if half >= 0 else None,
         **{
             f"I at {voltage:g} V (A)": float(current_a(*curve, np.array([voltage]))[0])
-            if reach >= voltage / 2
+            if half >= voltage / 2
             else None
             for voltage in (0.1, 1.0)
         },
@@ -106,5 +128,19 @@ def transmission(
         "largest T": float(found.mean.max()),
         "error of T at two layers": found.gates.meeting_error,
     }
-    print_rows(f"{device}: {model or 'DFT'}", [row], as_json=json)
+    agreement: dict[str, float | None] = {}
+    if written.agreement is not None:
+        common = written.agreement.energies_ev
+        agreement = written.agreement.errors.model_dump()
+        if reach(common) < 0:
+            agreement["conductance_log10_error"] = None
+        if reach(common) < VOLTAGES_V[-1] / 2:
+            agreement["current_log10_error"] = None
+    if json:
+        print_json([row | ({"compared": agreement} if agreement else {})])
+    else:
+        print_table(f"{device}: {model or 'DFT'}", [row])
+        if written.agreement is not None:
+            title = f"{compare} against this T(E) at {len(common)} energies"
+            print_table(title, [{"metric": name, "value": v} for name, v in agreement.items()])
     messages.print(f"written: {written.csv}, {written.plot}", soft_wrap=True)

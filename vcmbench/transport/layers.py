@@ -124,8 +124,8 @@ def cut_layers(
     Parameters
     ----------
     pattern : csr_array
-        (n, n) structurally symmetric matrix, its diagonal full, whose stored entries are all
-        couplings of H and S.
+        (n, n) matrix, its diagonal full, whose stored entries are all couplings of H and S, or
+        the upper triangle of them.
     n_left, n_right : int
         Orbitals of the left contact (the first ones) and of the right contact (the last ones),
         on which the self-energies are full.
@@ -147,8 +147,11 @@ def cut_layers(
         )
     )
     pattern = pattern.sorted_indices()
-    start = pattern.indices[pattern.indptr[:-1]]
     stop = pattern.indices[pattern.indptr[1:] - 1] + 1
+    # Written from the last row to the first: the first one that couples to a column stays.
+    start = np.empty(n, dtype=pattern.indices.dtype)
+    rows = np.repeat(np.arange(n, dtype=start.dtype), np.diff(pattern.indptr))
+    start[pattern.indices[::-1]] = rows[::-1]
     stop[:n_left] = np.maximum(stop[:n_left], n_left)
     start[n - n_right :] = np.minimum(start[n - n_right :], n - n_right)
     reach = np.maximum.accumulate(stop)[edges[1:] - 1]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -19,11 +20,15 @@ from vcmbench.errors import bad_input
 from vcmbench.machine import allowed_threads
 from vcmbench.structure import FloatArray, IntArray, Region
 from vcmbench.transport.arrays import HOST, Arrays, TorchArrays
+from vcmbench.transport.bloch import upper_triangle
 from vcmbench.transport.cache import SurfaceCache
 from vcmbench.transport.contacts import BlochContact, match_contact
 from vcmbench.transport.layers import Layers, cut_layers
 from vcmbench.transport.lead import Lead
 from vcmbench.transport.negf import Device
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 MEETING_TOLERANCE = 1e-9
 """Largest relative difference of T between two meeting windows."""
@@ -182,6 +187,10 @@ class TransmissionSolver:
         self._device: tuple[bytes, Device] | None = None
         self._arrays: Arrays = HOST if accelerator == "cpu" else TorchArrays(accelerator)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process assembles the device itself."""
+        return {**self.__dict__, "_device": None}
+
     @property
     def mismatch_ang(self) -> float:
         """Largest distance of a contact atom from its ideal lead site."""
@@ -209,16 +218,13 @@ class TransmissionSolver:
     def _ordered(
         self, k: FloatArray
     ) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array, Layers]:
-        """H and S at k with the orbitals in transport order, and their layers."""
+        """Upper triangles of H and S at k, orbitals in transport order, and their layers."""
         n_left, n_right = len(self._left.orbitals), len(self._right.orbitals)
-        phase = np.ones(len(self._order), dtype=np.complex128)
-        phase[:n_left] = self._left.wrap_phases(k)
-        phase[-n_right:] = self._right.wrap_phases(k)
-        gauge = scipy.sparse.diags_array(phase).tocsr()
-        h, s = (
-            gauge.conj() @ m.to_csr(k)[self._order][:, self._order] @ gauge for m in self._matrices
-        )
-        couplings = abs(h) + abs(s)
+        gauge = np.ones(len(self._order), dtype=np.complex128)
+        gauge[:n_left] = self._left.wrap_phases(k)
+        gauge[-n_right:] = self._right.wrap_phases(k)
+        h, s = (upper_triangle(m, k, self._order, gauge) for m in self._matrices)
+        couplings = h.astype(bool) + s.astype(bool)
         if couplings[:n_left, -n_right:].nnz:
             raise bad_input(
                 "structure",
@@ -265,6 +271,7 @@ def transmission(
     progress: Callable[[int, Points], None] | None = None,
     threads: int | None = None,
     accelerator: str = "cpu",
+    client: Client | None = None,
 ) -> Transmission:
     """Transmission of a device on all k-points and energies.
 
@@ -289,6 +296,8 @@ def transmission(
         accelerator: the leads of one are made while the other is solved.
     accelerator : str
         ``"cpu"`` or ``"cuda"``, where devices are solved.
+    client : distributed.Client, optional
+        Points are solved by its workers, one thread each, instead of this process.
 
     Returns
     -------
@@ -307,21 +316,38 @@ def transmission(
     if known is not None:
         points[...] = known
     threads = threads or (allowed_threads() if accelerator == "cpu" else 2)
-    # Matrices of a layer are too small to share out: one core per point, none of them waiting.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+    with _solving(solver, threads, client) as (pool, handle):
         for k, row in zip(kpoints, points, strict=True):
-            solver.device_at(k)
+            if client is None:
+                solver.device_at(k)
             missing = np.flatnonzero(np.isnan(row["transmission"]))
-            pending = {pool.submit(solver.point, k, float(energies_ev[i])): i for i in missing}
+            pending = {
+                pool.submit(TransmissionSolver.point, handle, k, float(energies_ev[i])): i
+                for i in missing
+            }
             try:
                 for future in as_completed(pending):
                     row[pending[future]] = future.result()
                     if progress is not None:
                         progress(int(np.count_nonzero(~np.isnan(points["transmission"]))), points)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            finally:
+                for future in pending:
+                    future.cancel()
     return Transmission(energies_ev, kpoints, weights, points, solver.mismatch_ang)
+
+
+@contextmanager
+def _solving(
+    solver: TransmissionSolver, threads: int, client: Client | None
+) -> Iterator[tuple[Executor, Any]]:
+    """Who solves points, and the solver as they know it."""
+    if client is None:
+        # Matrices of a layer are too small to share out: one core per point, none of them waiting.
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+            yield pool, solver
+    else:
+        with client.get_executor() as pool:  # type: ignore[no-untyped-call]
+            yield pool, client.scatter(solver, broadcast=True, hash=False)  # type: ignore[no-untyped-call]
 
 
 def _transport_order(matrix: BlockMatrix, left: IntArray, right: IntArray) -> IntArray:
