@@ -193,3 +193,12 @@ def test_clebsch_gordan_of_two_p_shells_is_the_cross_product():
     np.testing.assert_allclose(np.abs(found @ cross), np.linalg.norm(found) * np.linalg.norm(cross))
     np.testing.assert_allclose(tensor, -tensor.transpose(1, 0, 2), atol=1e-14)
     assert not clebsch_gordan(1, 1, 3).any()
+
+
+@pytest.mark.parametrize("degrees", [(1, 1, 1), (1, 2, 2), (2, 1, 2), (2, 2, 1), (2, 2, 3)])
+def test_sign_of_couplings_of_unnatural_parity_is_fixed(degrees):
+    """Weights trained on one machine are used on others: ties must not decide."""
+    tensor = clebsch_gordan(*degrees).ravel()
+    nonzero = np.abs(tensor) > 1e-10
+    assert np.abs(tensor[nonzero]).min() > 1e-3
+    assert tensor[nonzero][0] > 0
