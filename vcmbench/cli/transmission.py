@@ -13,6 +13,7 @@ from vcmbench.cli.options import Dataset, Json, Model
 
 if TYPE_CHECKING:
     from vcmbench.structure import FloatArray
+    from vcmbench.transmit import Agreement
 
 
 class Predicted(StrEnum):
@@ -77,11 +78,9 @@ def transmission(
     import numpy as np
 
     from vcmbench.cli.output import messages, print_json, print_table, resumable, stage_progress
-    from vcmbench.scores.transmission import VOLTAGES_V
     from vcmbench.transmit import Request, transmit
     from vcmbench.transport.estimate import Estimate
-    from vcmbench.transport.observables import TEMPERATURE_K, conductance_g0, current_a
-    from vcmbench.units import BOLTZMANN_EV_PER_K
+    from vcmbench.transport.observables import conductance_g0, current_a
 
     def announce(cost: Estimate) -> None:
         messages.print(
@@ -108,14 +107,7 @@ def transmission(
     found = written.transmission
     curve = found.energies_ev, found.mean
 
-    def reach(energies_ev: FloatArray) -> float:
-        """Half of the largest voltage for which energies hold and resolve the thermal tails."""
-        thermal_ev = TEMPERATURE_K * BOLTZMANN_EV_PER_K
-        if np.diff(energies_ev).max() > 1.5 * thermal_ev:
-            return -np.inf
-        return float(min(-energies_ev[0], energies_ev[-1]) - 10 * thermal_ev)
-
-    half = reach(found.energies_ev)
+    half = _reach_v(found.energies_ev)
     row = {
         "G (2e²/h)": conductance_g0(*curve) if half >= 0 else None,
         **{
@@ -128,19 +120,39 @@ def transmission(
         "largest T": float(found.mean.max()),
         "error of T at two layers": found.gates.meeting_error,
     }
-    agreement: dict[str, float | None] = {}
-    if written.agreement is not None:
-        common = written.agreement.energies_ev
-        agreement = written.agreement.errors.model_dump()
-        if reach(common) < 0:
-            agreement["conductance_log10_error"] = None
-        if reach(common) < VOLTAGES_V[-1] / 2:
-            agreement["current_log10_error"] = None
+    agreement = written.agreement and _resolved(written.agreement)
     if json:
         print_json([row | ({"compared": agreement} if agreement else {})])
     else:
         print_table(f"{device}: {model or 'DFT'}", [row])
-        if written.agreement is not None:
-            title = f"{compare} against this T(E) at {len(common)} energies"
+        if written.agreement and agreement:
+            n_common = len(written.agreement.energies_ev)
+            title = f"{compare} against this T(E) at {n_common} energies"
             print_table(title, [{"metric": name, "value": v} for name, v in agreement.items()])
     messages.print(f"written: {written.csv}, {written.plot}", soft_wrap=True)
+
+
+def _reach_v(energies_ev: FloatArray) -> float:
+    """Half of the largest voltage for which energies hold and resolve the thermal tails."""
+    import numpy as np
+
+    from vcmbench.transport.observables import TEMPERATURE_K
+    from vcmbench.units import BOLTZMANN_EV_PER_K
+
+    thermal_ev = TEMPERATURE_K * BOLTZMANN_EV_PER_K
+    if np.diff(energies_ev).max() > 1.5 * thermal_ev:
+        return -np.inf
+    return float(min(-energies_ev[0], energies_ev[-1]) - 10 * thermal_ev)
+
+
+def _resolved(agreement: Agreement) -> dict[str, float | None]:
+    """Figures of an agreement, None where the common energies do not resolve them."""
+    from vcmbench.scores.transmission import VOLTAGES_V
+
+    half = _reach_v(agreement.energies_ev)
+    figures: dict[str, float | None] = agreement.errors.model_dump()
+    if half < 0:
+        figures["conductance_log10_error"] = None
+    if half < VOLTAGES_V[-1] / 2:
+        figures["current_log10_error"] = None
+    return figures
