@@ -30,11 +30,12 @@ import torch
 
 import vcmbench
 from vcmbench.blocks import BlockPattern
-from vcmbench.models.neural.assembly import CHUNK, BlockTable, predicted_blocks
+from vcmbench.models.neural.assembly import CHUNK, predicted_blocks
 from vcmbench.models.neural.graph import structure_graph
 from vcmbench.models.neural.network import BlockNetwork
 from vcmbench.models.neural.networks import So2LocalNetwork, TensorProductNetwork
 from vcmbench.models.neural.settings import So2LocalSettings, TensorProductSettings
+from vcmbench.models.neural.table import BlockTable
 
 REPEATS = 3
 CHANNELS, L_MAX, ROUNDS = 16, 3, 2
@@ -53,7 +54,7 @@ def forward(network: BlockNetwork, pattern: BlockPattern, *, share: float, chunk
     graph = structure_graph(pattern.structure, network.basis, network.message_cutoff_ang)
     features = network.features(graph, chunk=chunk)
     chosen = np.random.default_rng(0).permutation(pattern.n_blocks)
-    blocks = np.sort(chosen[: int(share * pattern.n_blocks)])
+    blocks = torch.from_numpy(np.sort(chosen[: int(share * pattern.n_blocks)]))
     leaf = features.detach().requires_grad_(features.requires_grad)
     total = 0.0
     table = BlockTable.of(pattern, torch.device("cpu"))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from model_toys import BASIS
 
 from vcmbench.basis import OrbitalBasis
 from vcmbench.blocks import BlockMatrix, BlockPattern
-from vcmbench.models.neural.assembly import BlockTable, predicted_blocks
+from vcmbench.models.neural.assembly import predicted_blocks
 from vcmbench.models.neural.graph import structure_graph
 from vcmbench.models.neural.network import BlockNetwork
 from vcmbench.models.neural.networks import (
@@ -18,6 +17,7 @@ from vcmbench.models.neural.networks import (
     TensorProductNetwork,
 )
 from vcmbench.models.neural.settings import MaceSettings, So2LocalSettings, TensorProductSettings
+from vcmbench.models.neural.table import BlockTable
 from vcmbench.structure import Structure
 
 SMALL_NETWORK = So2LocalSettings(
@@ -80,7 +80,7 @@ def network_part(network: BlockNetwork, structure: Structure, *, chunk: int = 40
         values = torch.zeros(pattern.n_entries, dtype=torch.float64)
         table = BlockTable.of(pattern, torch.device("cpu"))
         for step in predicted_blocks(
-            network, features, table, np.arange(pattern.n_blocks), chunk=chunk
+            network, features, table, torch.arange(pattern.n_blocks), chunk=chunk
         ):
             for piece in step.pieces:
                 piece.among(values)[piece.rows] = piece.values

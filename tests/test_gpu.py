@@ -71,3 +71,19 @@ def test_transmission_is_the_same(demo):
     ]
     assert points[1]["transmission"] == pytest.approx(points[0]["transmission"], rel=1e-9, abs=0)
     assert points[1]["meeting_error"] < 1e-9
+
+
+@pytest.mark.parametrize(("cutoff", "copies"), [(8.0, 1), (12.0, 1), (8.0, 3)])
+def test_blocks_found_there_are_the_same(demo, cutoff, copies):
+    """A cell shorter than twice the cutoff, and one of some cutoffs."""
+    from vcmbench.blocks import BlockPattern
+    from vcmbench.models.neural.table import BlockTable
+
+    device = demo.device("device-b")
+    structure = device.structure.repeated((1, copies, copies))
+    pattern = BlockPattern.from_structure(structure, device.basis, cutoff)
+    table = BlockTable.within(structure, device.basis, cutoff, torch.device("cuda"))
+    np.testing.assert_array_equal(table.pair.cpu(), pattern.pair)
+    np.testing.assert_array_equal(table.shift.cpu(), pattern.shift)
+    np.testing.assert_allclose(table.vector.cpu(), pattern.vector, atol=1e-12)
+    assert table.slabs == pattern.slabs

@@ -18,6 +18,8 @@ from vcmbench.models.neural.assembly import predicted_values  # noqa: E402
 from vcmbench.models.neural.clock import StageClock  # noqa: E402
 from vcmbench.models.neural.model import ResidualModel  # noqa: E402
 from vcmbench.models.neural.slater_koster import SlaterKosterBlocks  # noqa: E402
+from vcmbench.models.neural.table import BlockTable  # noqa: E402
+from vcmbench.scores import timing  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +27,17 @@ def fitted():
     return load_model("slater-koster").model
 
 
+def predicted(maker, pattern):
+    here, structure = torch.device("cpu"), pattern.structure
+    neighbours = BlockTable.within(structure, maker.basis, maker.message_cutoff_ang, here)
+    table = BlockTable.of(pattern, here)
+    with torch.inference_mode():
+        found = predicted_values((maker,), table, neighbours, structure, StageClock(here))
+    return found.numpy()
+
+
 def in_torch(model, pattern):
-    clock = StageClock(torch.device("cpu"))
-    return predicted_values((SlaterKosterBlocks(model),), pattern, clock)
+    return predicted(SlaterKosterBlocks(model), pattern)
 
 
 @pytest.mark.parametrize("cutoff", [7.0, 12.0])
@@ -60,9 +70,7 @@ def test_a_residual_model_adds_both_and_times_its_stages(demo, fitted):
     pattern = BlockPattern.from_structure(device.structure, device.basis, 6.0)
     whole = model.predict_within(device.structure, 6.0)
     np.testing.assert_array_equal(whole.pattern.pair, pattern.pair)
-    clock = StageClock(torch.device("cpu"))
-    with torch.inference_mode():
-        added = predicted_values((network,), pattern, clock)
+    added = predicted(network, pattern)
     np.testing.assert_allclose(whole.values - added, in_torch(fitted, pattern), atol=1e-10)
     near = pattern.entry_mask(pattern.distance < network.block_cutoff_ang)
     assert np.abs(added[near]).max() > 1e-3
@@ -70,3 +78,18 @@ def test_a_residual_model_adds_both_and_times_its_stages(demo, fitted):
     stages = model.stage_seconds()
     assert set(stages) == {"neighbour list", "features", "blocks", "transfer"}
     assert min(stages.values()) > 0
+
+
+@pytest.mark.parametrize("cutoff", [4.0, 8.0])
+def test_what_is_delivered_is_the_prediction_in_float32(demo, fitted, cutoff):
+    """4 Å: less than the range of the messages."""
+    device = demo.device("device-b")
+    model = ResidualModel(fitted, make_network(basis=device.basis).to(torch.float32))
+    delivered = timing.deliver(model, device.structure, cutoff)
+    expected = model.predict_within(device.structure, cutoff)
+    assert delivered.values.dtype == np.float32
+    found = delivered.matrix(device.structure, device.basis)
+    np.testing.assert_array_equal(found.pattern.pair, expected.pattern.pair)
+    scale = np.abs(expected.values).max()
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-6 * scale)
+    assert min(model.stage_seconds().values()) > 0

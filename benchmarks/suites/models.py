@@ -112,11 +112,12 @@ class Network:
         assert bool(found.isfinite().all())
 
     def time_blocks(self, name: str, accelerator: str) -> None:
-        everything = np.arange(self.pattern.n_blocks)
-        table = self.assembly.BlockTable.of(self.pattern, self.features.device)
+        features = self.features
+        table = _torch_part("table").BlockTable.of(self.pattern, features.device)
+        everything = self.torch.arange(self.pattern.n_blocks, device=features.device)
         with self.torch.inference_mode():
-            steps = self.assembly.predicted_blocks(self.network, self.features, table, everything)
-            count = sum(len(step.blocks) for step in steps)
+            steps = self.assembly.predicted_blocks(self.network, features, table, everything)
+            count = sum(len(piece.rows) for step in steps for piece in step.pieces)
             if self.features.is_cuda:
                 self.torch.cuda.synchronize()
         assert count == self.pattern.n_blocks
@@ -125,9 +126,14 @@ class Network:
         self._predicted(accelerator)
 
     def _predicted(self, accelerator: str) -> np.ndarray:
+        network, structure = self.network, self.pattern.structure
         clock = _torch_part("clock").StageClock(self.torch.device(accelerator))
+        table = _torch_part("table").BlockTable.within(
+            structure, network.basis, CUTOFF_ANG, clock.accelerator
+        )
         with self.torch.inference_mode():
-            return self.assembly.predicted_values((self.network,), self.pattern, clock)
+            found = self.assembly.predicted_values((network,), table, table, structure, clock)
+        return found.cpu().numpy()
 
 
 class NetworkOnBoard(Network):

@@ -3,54 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from vcmbench.blocks import BlockPattern, Slab
+from vcmbench.blocks import Slab
 from vcmbench.models.neural.clock import StageClock
-from vcmbench.models.neural.graph import pattern_graph
+from vcmbench.models.neural.graph import table_graph
 from vcmbench.models.neural.network import BlockMaker, BondList, Group
-from vcmbench.structure import FloatArray, IntArray
+from vcmbench.models.neural.table import BlockTable
+from vcmbench.structure import Structure
 
 CHUNK: Final = {"cpu": 4096, "cuda": 65536}
-"""Messages and blocks worked on at once, by what computes."""
+"""Messages and blocks worked on at once, by what computes: on the CPU as many as its caches hold,
+on an accelerator as many as leave memory for the backward pass."""
 
+BLOCK_BYTES: Final = 2**16
+"""Memory that one block or message takes while it is predicted, measured with the baselines."""
 
-@dataclass(frozen=True)
-class BlockTable:
-    """What the networks need of a pattern, where they compute.
-
-    Parameters
-    ----------
-    pair : (n_blocks, 2) int
-        Sites of each block.
-    vector : (n_blocks, 3) float64
-        From the first to the second, Å.
-    slabs : list of Slab
-        Blocks by species pair.
-    is_onsite : (n_blocks,) bool
-        In host memory, to sort work.
-    """
-
-    pair: Tensor
-    vector: Tensor
-    slabs: list[Slab]
-    is_onsite: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, pattern: BlockPattern, accelerator: torch.device) -> BlockTable:
-        """Table of a pattern."""
-        return cls(
-            torch.from_numpy(pattern.pair.astype(np.int64)).to(accelerator),
-            torch.from_numpy(pattern.vector.copy()).to(accelerator),
-            pattern.slabs,
-            pattern.is_onsite,
-        )
+LARGEST_CHUNK: Final = 2**18
+"""Beyond, an accelerator gains nothing."""
 
 
 class Piece(NamedTuple):
@@ -81,67 +54,76 @@ class Step(NamedTuple):
 
     Attributes
     ----------
-    blocks : (n,) int
-        Their place in the pattern, ascending.
+    directions : int
+        How many blocks each stands for: 1 on site, 2 for the bonds, whose reverse is not stored.
     pieces : list of Piece
-        The same by species pair.
+        The blocks by species pair.
     """
 
-    blocks: IntArray
+    directions: int
     pieces: list[Piece]
+
+
+def largest_chunk(accelerator: torch.device) -> int:
+    """Messages and blocks that a prediction may work on at once, by the memory that is free."""
+    if accelerator.type == "cpu":
+        return CHUNK["cpu"]
+    free_bytes, _ = torch.cuda.mem_get_info(accelerator)
+    free_bytes += torch.cuda.memory_reserved(accelerator) - torch.cuda.memory_allocated(accelerator)
+    return min(max(free_bytes // (2 * BLOCK_BYTES), CHUNK["cpu"]), LARGEST_CHUNK)
 
 
 def predicted_values(
     makers: Sequence[BlockMaker],
-    pattern: BlockPattern,
+    table: BlockTable,
+    neighbours: BlockTable,
+    structure: Structure,
     clock: StageClock,
-    neighbours: BlockPattern | None = None,
-) -> FloatArray:
-    """Sum of what several makers predict for the blocks of a pattern.
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """Sum of what several makers predict for blocks.
 
     Parameters
     ----------
     makers : sequence of BlockMaker
         On the accelerator of `clock`.
-    pattern : BlockPattern
-        Half-stored blocks; its structure holds all sites that they depend on.
+    table : BlockTable
+        The blocks.
+    neighbours : BlockTable
+        Holds all pairs of sites within the range of the makers' messages.
+    structure : Structure
+        All sites that the blocks depend on.
     clock : StageClock
         Told of the stages.
-    neighbours : BlockPattern, optional
-        Holds all pairs of its sites within the range of the makers' messages; found if None.
+    dtype : torch.dtype
+        Precision of the blocks.
 
     Returns
     -------
-    (n_entries,) float64
-        eV, in host memory.
+    (n_entries,) float
+        eV, on the accelerator.
     """
     accelerator = clock.accelerator
-    values = torch.zeros(pattern.n_entries, dtype=torch.float64, device=accelerator)
-    table = BlockTable.of(pattern, accelerator)
-    clock.lap("transfer")
-    if neighbours is None:
-        reach = max(maker.message_cutoff_ang for maker in makers)
-        neighbours = BlockPattern.from_structure(pattern.structure, pattern.basis, reach)
+    values = torch.zeros(table.n_entries, dtype=dtype, device=accelerator)
     for maker in makers:
-        graph = pattern_graph(neighbours, maker.basis, maker.message_cutoff_ang)
+        graph = table_graph(neighbours, structure, maker.basis, maker.message_cutoff_ang)
         clock.lap("neighbour list")
-        features = maker.features(graph.to(accelerator), chunk=CHUNK[accelerator.type])
+        features = maker.features(graph, chunk=largest_chunk(accelerator))
         clock.lap("features")
-        near = np.flatnonzero(pattern.distance < maker.block_cutoff_ang)
-        for step in predicted_blocks(maker, features, table, near):
+        near = torch.nonzero(table.distance < maker.block_cutoff_ang)[:, 0]
+        chunk = largest_chunk(accelerator)
+        for step in predicted_blocks(maker, features, table, near, chunk=chunk, dtype=dtype):
             for piece in step.pieces:
                 piece.among(values).index_add_(0, piece.rows, piece.values)
         clock.lap("blocks")
-    found = values.cpu().numpy()
-    clock.lap("transfer")
-    return found
+    return values
 
 
 def predicted_blocks(
     maker: BlockMaker,
     features: Tensor,
     table: BlockTable,
-    blocks: IntArray,
+    blocks: Tensor,
     *,
     chunk: int | None = None,
     dtype: torch.dtype = torch.float64,
@@ -156,7 +138,7 @@ def predicted_blocks(
         Its features of the sites of the pattern.
     table : BlockTable
         Half-stored blocks.
-    blocks : (n,) int
+    blocks : (n,) int64
         Which of them, ascending.
     chunk : int, optional
         Largest number of bonds of a step; `CHUNK` if None. With gradients, go back through each
@@ -170,44 +152,41 @@ def predicted_blocks(
         First what is on site, then bonds; together all of `blocks`, each once.
     """
     onsite = table.is_onsite[blocks]
-    if onsite.any():
-        sites = blocks[onsite]
-        yield Step(sites, list(_site_pieces(maker, features, table, sites, dtype)))
-    bonds = blocks[~onsite]
-    chunk = chunk or CHUNK[features.device.type]
-    for begin in range(0, len(bonds), chunk):
-        part = bonds[begin : begin + chunk]
-        yield Step(part, _bond_pieces(maker, features, table, part, dtype))
+    sites, bonds = blocks[onsite], blocks[~onsite]
+    if len(sites):
+        yield Step(1, list(_site_pieces(maker, features, table, sites, dtype)))
+    for part in bonds.split(chunk or CHUNK[features.device.type]):
+        if len(part):
+            yield Step(2, _bond_pieces(maker, features, table, part, dtype))
 
 
 def _site_pieces(
-    maker: BlockMaker, features: Tensor, table: BlockTable, blocks: IntArray, dtype: torch.dtype
+    maker: BlockMaker, features: Tensor, table: BlockTable, blocks: Tensor, dtype: torch.dtype
 ) -> Iterator[Piece]:
-    chosen = torch.from_numpy(blocks).to(features.device)
     for slab, place in _by_slab(table, blocks):
-        sites = table.pair[chosen[place], 0]
+        sites = table.pair[blocks[place], 0]
         values = maker.site_blocks(slab.species_i, features[sites], dtype)
-        yield Piece(slab, chosen[place] - slab.blocks.start, values)
+        yield Piece(slab, blocks[place] - slab.blocks.start, values)
 
 
 def _bond_pieces(
-    maker: BlockMaker, features: Tensor, table: BlockTable, blocks: IntArray, dtype: torch.dtype
+    maker: BlockMaker, features: Tensor, table: BlockTable, blocks: Tensor, dtype: torch.dtype
 ) -> list[Piece]:
-    chosen = torch.from_numpy(blocks).to(features.device)
     held = list(_by_slab(table, blocks))
     groups = [Group((slab.species_i, slab.species_j), place) for slab, place in held]
-    first, second = table.pair.index_select(0, chosen).unbind(1)
-    bonds = BondList(first, second, table.vector.index_select(0, chosen), groups)
+    first, second = table.pair.index_select(0, blocks).unbind(1)
+    bonds = BondList(first, second, table.vector.index_select(0, blocks), groups)
     values = maker.bond_blocks(features, bonds, dtype)
     return [
-        Piece(slab, chosen[place] - slab.blocks.start, part)
+        Piece(slab, blocks[place] - slab.blocks.start, part)
         for (slab, place), part in zip(held, values, strict=True)
     ]
 
 
-def _by_slab(table: BlockTable, blocks: IntArray) -> Iterator[tuple[Slab, slice]]:
+def _by_slab(table: BlockTable, blocks: Tensor) -> Iterator[tuple[Slab, slice]]:
     """Slabs that hold some of the blocks (ascending), and which."""
-    bounds = np.searchsorted(blocks, [slab.blocks.start for slab in table.slabs] + [np.inf])
+    starts = torch.tensor([slab.blocks.start for slab in table.slabs], device=blocks.device)
+    bounds = [*torch.searchsorted(blocks, starts).tolist(), len(blocks)]
     for slab, start, stop in zip(table.slabs, bounds[:-1], bounds[1:], strict=True):
         if stop > start:
-            yield slab, slice(int(start), int(stop))
+            yield slab, slice(start, stop)

@@ -1,6 +1,7 @@
 """A fitted Slater–Koster model in torch: the same blocks, where the networks compute.
 
-The formulas are those of `vcmbench.models.slater_koster`, in float64.
+The formulas are those of `vcmbench.models.slater_koster`; positions and splines are in float64, the
+rest in the precision of the module, float64 unless it is moved to another one.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class SlaterKosterBlocks(torch.nn.Module):
         settings, n_species = self.settings, len(self.basis.species)
         n_sites, n_parts = len(graph.species), (settings.degree + 1) ** 2
         shape = (n_sites * n_species, n_parts, settings.n_neighbour)
-        total = torch.zeros(shape, dtype=torch.float64, device=graph.species.device)
+        total = torch.zeros(shape, dtype=self.dtype, device=graph.species.device)
         sender, receiver = graph.edge_index
         place = receiver * n_species + graph.species[sender]
         for vector, where in zip(graph.edge_vector.split(chunk), place.split(chunk), strict=True):
@@ -64,8 +65,9 @@ class SlaterKosterBlocks(torch.nn.Module):
                 settings.n_neighbour,
                 settings.shortest_ang,
             )
-            harmonics = real_harmonics(settings.degree, vector)
-            total.index_add_(0, where, harmonics[:, :, None] * radial[:, None])
+            harmonics = real_harmonics(settings.degree, vector).to(self.dtype)
+            density = harmonics[:, :, None] * radial.to(self.dtype)[:, None]
+            total.index_add_(0, where, density)
         return total.unflatten(0, (n_sites, n_species)).transpose(1, 2).flatten(2)
 
     def site_blocks(self, species: Species, features: Tensor, dtype: torch.dtype) -> Tensor:
@@ -75,12 +77,15 @@ class SlaterKosterBlocks(torch.nn.Module):
 
     def bond_blocks(self, features: Tensor, bonds: BondList, dtype: torch.dtype) -> list[Tensor]:
         """(n, n_i, n_j) blocks of each group of bonds, eV."""
-        turns, distance = self.frames.turns(bonds.vector), bonds.vector.norm(dim=1)
-        near = torch.nonzero(distance < self.settings.response_cutoff_ang)[:, 0]
-        orders = self._orders(features, bonds, turns[near], near)
+        settings, distance = self.settings, bonds.vector.norm(dim=1)
+        turns = self.frames.turns(bonds.vector)
+        near = torch.nonzero(distance < settings.response_cutoff_ang)[:, 0]
         starts = torch.tensor([group.place.start for group in bonds.groups], device=near.device)
         bounds = [*torch.searchsorted(near, starts).tolist(), len(near)]
-        fall = decay(distance)[:, None, None]
+        orders = self._orders(features, bonds, turns[near], near)
+        straight = self._radial(distance, settings.cutoff_ang, settings.n_two_centre)
+        response = self._radial(distance[near], settings.response_cutoff_ang, settings.n_response)
+        fall = decay(distance).to(self.dtype)[:, None, None]
         blocks = []
         for group, *bound in zip(bonds.groups, bounds[:-1], bounds[1:], strict=True):
             place, responding = group.place, slice(*bound)
@@ -90,15 +95,25 @@ class SlaterKosterBlocks(torch.nn.Module):
                 blocks.append(fall.new_zeros(place.stop - place.start, *sizes, dtype=dtype))
                 continue
             terms = self.bonds[label]
-            framed = terms.two_centre_blocks(distance[place])
-            response = terms.response_blocks(
-                distance[near[responding]], [order[responding] for order in orders]
+            framed = terms.two_centre_blocks(straight[place])
+            changes = terms.response_blocks(
+                response[responding], [order[responding] for order in orders]
             )
-            framed.index_add_(0, near[responding] - place.start, response)
+            framed.index_add_(0, near[responding] - place.start, changes)
             blocks.append(
                 self.frames.turned(turns[place], group.pair, fall[place] * framed).to(dtype)
             )
         return blocks
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision in which it computes."""
+        return next(iter(self.bonds.buffers())).dtype
+
+    def _radial(self, distance: Tensor, cutoff_ang: float, n_functions: int) -> Tensor:
+        """(n, n_functions) splines of distances."""
+        found = splines(distance, cutoff_ang, n_functions, self.settings.shortest_ang)
+        return found.to(self.dtype)
 
     def _orders(self, features: Tensor, bonds: BondList, turns: Turns, near: Tensor) -> Orders:
         """Densities of both ends of some bonds, in their frames, by order."""
@@ -139,7 +154,6 @@ class _PairTerms(torch.nn.Module):
         settings: Settings,
     ) -> None:
         super().__init__()
-        self.settings = settings
         self.orders = list(terms.response)
         tensors = BondTensors(*(basis.shells_of(species) for species in pair)).by_order
         self.straight = Expansion([tensors[0]])
@@ -153,27 +167,19 @@ class _PairTerms(torch.nn.Module):
             flat = sorted_.transpose(2, 1, 3, 0, 4).reshape(-1, n_splines * n_channels)
             _hold(self, f"response{order}", flat)
 
-    def two_centre_blocks(self, distance: Tensor) -> Tensor:
-        """(n, n_i, n_j) blocks of the two sites alone."""
-        settings = self.settings
-        radial = splines(
-            distance, settings.cutoff_ang, settings.n_two_centre, settings.shortest_ang
-        )
-        blocks: Tensor = self.straight([(radial @ self.two_centre)[:, None]], distance.dtype)
+    def two_centre_blocks(self, radial: Tensor) -> Tensor:
+        """(n, n_i, n_j) blocks of the two sites alone, from splines of their distance."""
+        blocks: Tensor = self.straight([(radial @ self.two_centre)[:, None]], radial.dtype)
         return blocks
 
-    def response_blocks(self, distance: Tensor, orders: Orders) -> Tensor:
+    def response_blocks(self, radial: Tensor, orders: Orders) -> Tensor:
         """(n, n_i, n_j) change of the blocks by the neighbours of both sites."""
-        settings = self.settings
-        radial = splines(
-            distance, settings.response_cutoff_ang, settings.n_response, settings.shortest_ang
-        )
         components = []
         for order in self.orders:
             partial = orders[order] @ getattr(self, f"response{order}")
-            by_spline = partial.unflatten(2, (settings.n_response, -1))
+            by_spline = partial.unflatten(2, (radial.shape[1], -1))
             components.append((radial[:, None, None] @ by_spline)[:, :, 0])
-        blocks: Tensor = self.expansion(components, distance.dtype)
+        blocks: Tensor = self.expansion(components, radial.dtype)
         return blocks
 
 
