@@ -1,6 +1,7 @@
 """How the cost of T grows: a real device repeated along transport, and over its cross-section.
 
     python benchmarks/scale_transport.py [DATASET [DEVICE]] [--lengths 1 2 4] [--width 2]
+        [--accelerator cpu|cuda]
 
 Repeated along x, a device's layers only become more: the time of one (k, E) grows in proportion,
 and a layer costs the same. Repeated over y and z it becomes as wide as the published devices:
@@ -80,7 +81,7 @@ def lengths(device: vcmbench.Device, lead: Lead, counts: list[int], cache: Path)
 
 
 def width(
-    device: vcmbench.Device, lead: Lead, n: int, energy: float, cache: Path
+    device: vcmbench.Device, lead: Lead, n: int, energy: float, cache: Path, accelerator: str
 ) -> dict[str, object]:
     """Cost of one (k, E) of a device n x n times as wide, and T against the sum that it folds."""
     narrow = TransmissionSolver(device.hamiltonian, device.overlap, lead, cache)
@@ -93,7 +94,7 @@ def width(
     n_orbitals, n_sites = device.pattern.n_orbitals * n * n, device.structure.n_sites * n * n
     del narrow
     matrices = [m.repeated((1, n, n)) for m in (device.hamiltonian, device.overlap)]
-    solver = TransmissionSolver(*matrices, lead, cache)
+    solver = TransmissionSolver(*matrices, lead, cache, accelerator=accelerator)
     del matrices
     assembly, green = seconds(lambda: solver.device_at(wave_vector))
     solve, (wall, point) = seconds(
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--lengths", nargs="*", type=int, default=[1, 2, 4])
     parser.add_argument("--width", type=int, default=2, help="0 for none")
     parser.add_argument("--energy", type=float, default=-0.5)
+    parser.add_argument("--accelerator", choices=("cpu", "cuda"), default="cpu", help="of --width")
     parser.add_argument("--blas-threads", type=int, default=1)
     arguments = parser.parse_args()
     release = vcmbench.load(arguments.dataset)
@@ -139,7 +141,14 @@ def main() -> None:
             per_layer = [row["cpu_seconds"] / row["layers"] for row in rows]
             result["time_per_layer_longest_over_shortest"] = round(per_layer[-1] / per_layer[0], 2)
         if arguments.width:
-            wide = width(device, lead, arguments.width, arguments.energy, Path(folder))
+            wide = width(
+                device,
+                lead,
+                arguments.width,
+                arguments.energy,
+                Path(folder),
+                arguments.accelerator,
+            )
             result["wide"] = wide
     print(json.dumps(result))  # noqa: T201
     if arguments.width and not wide["relative_difference_to_folded"] <= TOLERANCE:

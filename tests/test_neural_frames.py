@@ -21,6 +21,10 @@ def vectors():
     return np.concatenate([POLES, np.random.default_rng(0).normal(size=(20, 3))])
 
 
+def directions(vectors):
+    return torch.from_numpy(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
 def test_harmonics_are_those_of_numpy(vectors):
     found = real_harmonics(5, torch.from_numpy(vectors)).numpy()
     for l in range(6):
@@ -29,7 +33,7 @@ def test_harmonics_are_those_of_numpy(vectors):
 
 
 def test_wigner_matrices_carry_the_z_axis_onto_the_bond(vectors):
-    for l, matrix in enumerate(WignerTables(5).by_degree(torch.from_numpy(vectors))):
+    for l, matrix in enumerate(WignerTables(5).by_degree(directions(vectors))):
         matrix = matrix.numpy()
         expected = harmonics.real_harmonics(l, vectors)
         axis = harmonics.real_harmonics(l, [0.0, 0, 1])
@@ -40,7 +44,7 @@ def test_wigner_matrices_carry_the_z_axis_onto_the_bond(vectors):
 
 def test_all_degrees_turn_alike(vectors):
     """D of degree 1 is the rotation itself; the others must be those of that rotation."""
-    matrices = [matrix.numpy() for matrix in WignerTables(4).by_degree(torch.from_numpy(vectors))]
+    matrices = [matrix.numpy() for matrix in WignerTables(4).by_degree(directions(vectors))]
     back = np.argsort([1, 2, 0])
     rotation = matrices[1][:, back][:, :, back]
     np.testing.assert_allclose(np.linalg.det(rotation), 1.0, atol=1e-12)
