@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -38,6 +39,12 @@ from vcmbench.models.neural.settings import So2LocalSettings, TensorProductSetti
 from vcmbench.models.neural.table import BlockTable
 
 REPEATS = 3
+# glibc gives memory back as soon as it is free: the resident set is what tensors take.
+FREED_AT_ONCE = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+}
 CHANNELS, L_MAX, ROUNDS = 16, 3, 2
 SHARED = {"channels": CHANNELS, "l_max": L_MAX, "message_cutoff_ang": 5.0, "block_cutoff_ang": 8.0}
 # so2-local's density is a round of messages, too.
@@ -79,7 +86,8 @@ def seconds(network: BlockNetwork, pattern: BlockPattern) -> float:
 def peak_memory(pattern: BlockPattern, share: float, chunk: int) -> float:
     """Peak of the resident set above what it was, bytes; call it in a process of its own."""
     network = SO2_LOCAL.make(pattern.basis)
-    forward(network, pattern, share=0.02, chunk=CHUNK["cpu"])
+    # Loads all code, and leaves the allocator little that it could use again.
+    forward(network, pattern, share=0.002, chunk=64)
     before, peak, done = resident(), 0, threading.Event()
 
     def watch() -> None:
@@ -118,6 +126,7 @@ def main() -> None:
         command = [sys.executable, __file__, arguments.dataset, arguments.device]
         told = subprocess.run(
             [*command, "--memory", str(share), str(chunk)],
+            env={**os.environ, **FREED_AT_ONCE},
             check=True,
             capture_output=True,
             text=True,
