@@ -127,6 +127,21 @@ def test_prediction_is_kept_and_found_again(wire_release, tmp_path, monkeypatch)
     assert again.csv == tmp_path / "slater-koster-device.csv"
 
 
+def test_leads_by_modes_keep_their_own_points(request_for, monkeypatch):
+    by_decimation = transmit(request_for())
+    solve, solved = TransmissionSolver.point, []
+    monkeypatch.setattr(TransmissionSolver, "point", lambda *a: solved.append(a) or solve(*a))
+    by_modes = transmit(request_for(leads="modes"))
+    assert len(solved) == by_modes.transmission.by_k.size
+    np.testing.assert_allclose(
+        by_modes.transmission.by_k, by_decimation.transmission.by_k, rtol=1e-5
+    )
+    channels = by_modes.transmission.points["channels"]
+    np.testing.assert_array_equal(channels, np.round(channels))
+    # An ideal wire lets every channel through.
+    np.testing.assert_allclose(by_modes.transmission.by_k, channels, rtol=1e-9)
+
+
 def test_other_grids_keep_their_own_points(request_for, monkeypatch):
     solve, solved = TransmissionSolver.point, []
     monkeypatch.setattr(TransmissionSolver, "point", lambda *a: solved.append(a) or solve(*a))

@@ -109,7 +109,7 @@ def surfaces(
     return LeadSurfaces(left, right, channels, max(negative_left, negative_right))
 
 
-class _Chain(NamedTuple):
+class Chain(NamedTuple):
     """Inverse Green's function of a layer by itself, and its couplings to both neighbours."""
 
     bulk: ComplexArray
@@ -117,21 +117,39 @@ class _Chain(NamedTuple):
     backward: ComplexArray
 
 
-def _decimate(layer: PrincipalLayer, z: complex) -> tuple[ComplexArray, ComplexArray]:
-    """Inverse surface Green's functions of the leads to the left and to the right.
+class Shortened(NamedTuple):
+    """Every fourth layer, and the ends of a lead to the left and to the right of one of them.
 
-    Source: M. P. López Sancho, J. M. López Sancho, J. Rubio, J. Phys. F 15, 851 (1985).
+    `left` and `right` are a layer's inverse Green's functions with those of the lead's layers that
+    are eliminated; the chain's next layer is still to be added.
     """
-    chain = _Chain(
+
+    chain: Chain
+    left: ComplexArray
+    right: ComplexArray
+
+
+def shortened(layer: PrincipalLayer, z: complex) -> Shortened:
+    """Double a lead's chain `DENSE_DOUBLINGS` times at the energy z in eV."""
+    chain = Chain(
         z * layer.s00 - layer.h00,
         z * layer.s01 - layer.h01,
         z * layer.s01.conj().T - layer.h01.conj().T,
     )
     left, right = chain.bulk, chain.bulk
-    scale = max(abs(chain.forward).max(), abs(chain.backward).max())
     for _ in range(DENSE_DOUBLINGS):
         chain, from_left, from_right = _double(chain)
         left, right = left - from_left, right - from_right
+    return Shortened(chain, left, right)
+
+
+def _decimate(layer: PrincipalLayer, z: complex) -> tuple[ComplexArray, ComplexArray]:
+    """Inverse surface Green's functions of the leads to the left and to the right.
+
+    Source: M. P. López Sancho, J. M. López Sancho, J. Rubio, J. Phys. F 15, 851 (1985).
+    """
+    chain, left, right = shortened(layer, z)
+    scale = abs(z * layer.s01 - layer.h01).max()
     chain, columns, rows = _compress(chain, np.finfo(float).eps * scale)
     for _ in range(MAX_DOUBLINGS):
         chain, from_left, from_right = _double(chain)
@@ -143,18 +161,18 @@ def _decimate(layer: PrincipalLayer, z: complex) -> tuple[ComplexArray, ComplexA
     raise LinAlgError(f"lead: decimation has not converged after {MAX_DOUBLINGS} doublings")
 
 
-def _double(chain: _Chain) -> tuple[_Chain, ComplexArray, ComplexArray]:
+def _double(chain: Chain) -> tuple[Chain, ComplexArray, ComplexArray]:
     """Eliminate every other layer: the chain of those left, and what each side added to them."""
     bulk, forward, backward = chain
     n = len(bulk)
     both = np.linalg.solve(bulk, np.hstack([forward, backward]))
     to_next, to_previous = both[:, :n], both[:, n:]
     from_left, from_right = backward @ to_next, forward @ to_previous
-    doubled = _Chain(bulk - from_left - from_right, forward @ to_next, backward @ to_previous)
+    doubled = Chain(bulk - from_left - from_right, forward @ to_next, backward @ to_previous)
     return doubled, from_left, from_right
 
 
-def _compress(chain: _Chain, noise: float) -> tuple[_Chain, ComplexArray, ComplexArray]:
+def _compress(chain: Chain, noise: float) -> tuple[Chain, ComplexArray, ComplexArray]:
     """Eliminate the part of each layer that takes no part in the couplings beyond `noise`.
 
     Few states reach over several layers, so couplings have low rank after some doublings, and
@@ -162,7 +180,7 @@ def _compress(chain: _Chain, noise: float) -> tuple[_Chain, ComplexArray, Comple
 
     Returns
     -------
-    chain : _Chain
+    chain : Chain
         The smaller chain, (m, m).
     columns, rows : (n, m) and (m, n) complex
         A coupling c of the smaller chain is columns @ c @ rows of the larger one.
@@ -176,7 +194,7 @@ def _compress(chain: _Chain, noise: float) -> tuple[_Chain, ComplexArray, Comple
     bulk = turned[:m, :m] - turned[:m, m:] @ np.linalg.solve(turned[m:, m:], turned[m:, :m])
     columns, rows = q_columns[:, :m], q_rows[:, :m].conj().T
     forward, backward = (columns.conj().T @ c @ rows.conj().T for c in (forward, backward))
-    return _Chain(bulk, forward, backward), columns, rows
+    return Chain(bulk, forward, backward), columns, rows
 
 
 def _contact(sigma: ComplexArray, threshold: float) -> tuple[Contact, float]:

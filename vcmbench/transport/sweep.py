@@ -21,7 +21,7 @@ from vcmbench.machine import allowed_threads
 from vcmbench.structure import FloatArray, IntArray, Region
 from vcmbench.transport.arrays import HOST, Arrays, TorchArrays
 from vcmbench.transport.bloch import upper_triangle
-from vcmbench.transport.cache import SurfaceCache
+from vcmbench.transport.cache import Leads, SurfaceCache
 from vcmbench.transport.contacts import BlochContact, match_contact
 from vcmbench.transport.layers import Layers, cut_layers
 from vcmbench.transport.lead import Lead
@@ -150,6 +150,8 @@ class TransmissionSolver:
     accelerator : str
         Where devices are solved: ``"cpu"`` by LAPACK, ``"cuda"`` by torch. Leads are solved on
         the CPU.
+    leads : {"decimation", "modes"}
+        How leads are solved; scores are defined with the first.
 
     Raises
     ------
@@ -164,6 +166,7 @@ class TransmissionSolver:
         lead: Lead,
         cache: Path | None = None,
         accelerator: str = "cpu",
+        leads: Leads = "decimation",
     ) -> None:
         pattern, structure = hamiltonian.pattern, hamiltonian.pattern.structure
         pattern.require_same_sites(overlap.pattern)
@@ -183,7 +186,7 @@ class TransmissionSolver:
             BlochContact(contact, pattern, lead.hamiltonian.pattern) for contact in self.contacts
         )
         self._order = _transport_order(hamiltonian, self._left.orbitals, self._right.orbitals)
-        self.cache = SurfaceCache(lead, self._left.n_cells_x, cache)
+        self.cache = SurfaceCache(lead, self._left.n_cells_x, cache, leads)
         self._device: tuple[bytes, Device] | None = None
         self._arrays: Arrays = HOST if accelerator == "cpu" else TorchArrays(accelerator)
 
@@ -272,6 +275,7 @@ def transmission(
     threads: int | None = None,
     accelerator: str = "cpu",
     client: Client | None = None,
+    leads: Leads = "decimation",
 ) -> Transmission:
     """Transmission of a device on all k-points and energies.
 
@@ -298,6 +302,8 @@ def transmission(
         ``"cpu"`` or ``"cuda"``, where devices are solved.
     client : distributed.Client, optional
         Points are solved by its workers, one thread each, instead of this process.
+    leads : {"decimation", "modes"}
+        How leads are solved; scores are defined with the first.
 
     Returns
     -------
@@ -311,7 +317,7 @@ def transmission(
     energies_ev, kpoints, weights = (
         np.asarray(a, dtype=np.float64) for a in (energies_ev, kpoints, weights)
     )
-    solver = TransmissionSolver(hamiltonian, overlap, lead, cache, accelerator)
+    solver = TransmissionSolver(hamiltonian, overlap, lead, cache, accelerator, leads)
     points = np.full((len(kpoints), len(energies_ev)), np.nan, dtype=POINT)
     if known is not None:
         points[...] = known
