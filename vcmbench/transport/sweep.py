@@ -199,6 +199,11 @@ class TransmissionSolver:
         """Largest distance of a contact atom from its ideal lead site."""
         return float(max(contact.mismatch_ang.max() for contact in self.contacts))
 
+    @property
+    def n_entries(self) -> int:
+        """Stored entries of H, and as many of S."""
+        return max(matrix.pattern.n_entries for matrix in self._matrices)
+
     def wave_vectors(self, k: FloatArray) -> FloatArray:
         """(r_y r_z, 2) wave vectors of the lead's cell that the device's k (3,) holds."""
         return self._left.wave_vectors(k)
@@ -243,10 +248,10 @@ class TransmissionSolver:
         Where the device itself has a state at exactly this energy, uncoupled from both leads (as
         at E = 0 for an H of zeros), T is taken 1 neV higher.
         """
+        device = self.device_at(k)
         surfaces = [self.cache.surfaces(q, energy_ev) for q in self.wave_vectors(k)]
         left = self._left.unfold(k, [surface.left for surface in surfaces])
         right = self._right.unfold(k, [surface.right for surface in surfaces])
-        device = self.device_at(k)
         try:
             values = device.transmission(energy_ev, left, right)
         except LinAlgError:
