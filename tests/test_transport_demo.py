@@ -30,16 +30,19 @@ def device(request) -> Device:
     return release.device(release.device_ids(request.param)[0])
 
 
-def test_ideal_lead_transmits_every_open_channel(lead):
+@pytest.mark.parametrize(("leads", "error"), [("decimation", 1e-6), ("modes", 1e-10)])
+def test_ideal_lead_transmits_every_open_channel(lead, leads, error):
     matrices = tiled(lead, (10, 2, 2), n_contact=3, cutoff=SUPPORT_ANG)
     energies = np.array([-0.63, 0.8])
-    result = transmission(*matrices, lead, energies, K[None], np.ones(1))
-    assert result.by_k == pytest.approx(np.round(result.by_k), abs=1e-6)
+    result = transmission(*matrices, lead, energies, K[None], np.ones(1), leads=leads)
+    assert result.by_k == pytest.approx(np.round(result.by_k), abs=error)
+    assert result.points["channels"] == pytest.approx(np.round(result.by_k), abs=error)
     assert result.by_k.min() >= 4
     assert result.gates.passed
 
 
-def test_stored_reference_is_reproduced(lead, device):
+@pytest.mark.parametrize("leads", ["decimation", "modes"])
+def test_stored_reference_is_reproduced(lead, device, leads):
     stored = device.transport
     chosen = [3, 100]
     result = transmission(
@@ -49,6 +52,7 @@ def test_stored_reference_is_reproduced(lead, device):
         stored.energies_ev[chosen],
         stored.kpoints,
         stored.weights,
+        leads=leads,
     )
     # Twice the error that the broadening of the leads makes at an unlucky energy.
     assert result.by_k == pytest.approx(stored.transmission[:, chosen], rel=1e-6, abs=0)

@@ -11,6 +11,7 @@ from vcmbench.basis import OrbitalBasis, Species
 from vcmbench.blocks import BlockMatrix, BlockPattern
 from vcmbench.structure import Region, Structure
 from vcmbench.transport.lead import Lead, PrincipalLayer, surfaces
+from vcmbench.transport.modes import mode_surfaces
 from vcmbench.transport.negf import Contact
 
 
@@ -27,7 +28,9 @@ class Chain(NamedTuple):
         return len(self.left.h00)
 
     def contacts(self, energy: float, eta: float) -> tuple[Contact, Contact]:
-        """Contacts with every eigenvalue of Gamma kept."""
+        """Contacts with every eigenvalue of Gamma kept; by modes where nothing is broadened."""
+        if not eta:
+            return mode_surfaces(self.left, energy).left, mode_surfaces(self.right, energy).right
         return (
             surfaces(self.left, energy, eta, 0.0).left,
             surfaces(self.right, energy, eta, 0.0).right,

@@ -36,6 +36,7 @@ from vcmbench.store.predictions import read_predictions
 from vcmbench.structure import FloatArray
 from vcmbench.transport import Lead, Transmission, TransmissionSolver
 from vcmbench.transport.arrays import TorchArrays
+from vcmbench.transport.cache import Leads
 from vcmbench.transport.estimate import Estimate, estimate
 from vcmbench.transport.lead import ETA_EV
 from vcmbench.transport.observables import EPSILON
@@ -72,6 +73,7 @@ class Request:
     window_ev: tuple[float, float] = (-1.0, 1.0)
     step_ev: float = 0.01
     refine_ev: float | None = None
+    leads: Leads = "decimation"
     accelerator: Accelerator = "cpu"
     scheduler: str | None = None
     compare: Path | None = None
@@ -141,12 +143,12 @@ def transmit(
     )
     bulk = release.lead(device.lead)
     lead = Lead(bulk.hamiltonian, bulk.overlap)
-    announce(_estimate(hamiltonian, device, lead, grid))
+    announce(_estimate(hamiltonian, device, lead, grid, request.leads))
     stages = Stages(folder / "stages")
 
     def sweep(energies_ev: FloatArray) -> Transmission:
         part = grid._replace(energies_ev=energies_ev)
-        key = _key(release, device, hamiltonian, part)
+        key = _key(release, device, hamiltonian, part, request.leads)
         label = f"T(E) {device.id}, {len(energies_ev)} energies"
         found = kept_transmission(
             stages,
@@ -159,6 +161,7 @@ def transmit(
             lambda done: progress(label, done, math.prod(part.shape)),
             request.accelerator,
             client,
+            request.leads,
         )
         _require_gates(device.id, found)
         return found
@@ -199,8 +202,11 @@ def _agreement(found: Transmission, other: Curve) -> Agreement:
     return Agreement(other.energies_ev, compare(reference, other))
 
 
-def _estimate(hamiltonian: BlockMatrix, device: Device, lead: Lead, grid: Grid) -> Estimate:
-    solver = TransmissionSolver(hamiltonian, device.overlap, lead, cache_folder() / "leads")
+def _estimate(
+    hamiltonian: BlockMatrix, device: Device, lead: Lead, grid: Grid, leads: Leads
+) -> Estimate:
+    cache = cache_folder() / "leads"
+    solver = TransmissionSolver(hamiltonian, device.overlap, lead, cache, leads=leads)
     return estimate(solver, grid.energies_ev, grid.kpoints, allowed_threads())
 
 
@@ -281,10 +287,12 @@ def _grid(device: Device, request: Request) -> Grid:
     return Grid(energies, *monkhorst_pack(device.provenance.kpoint_mesh or (1, 1, 1)))
 
 
-def _key(release: Release, device: Device, hamiltonian: BlockMatrix, grid: Grid) -> list[object]:
+def _key(
+    release: Release, device: Device, hamiltonian: BlockMatrix, grid: Grid, leads: Leads
+) -> list[object]:
     assert device.lead is not None
     return [
-        SOLVER,
+        SOLVER if leads == "decimation" else f"{SCORE_SPEC} {leads}",
         release.manifest.devices[device.id].digest,
         release.manifest.leads[device.lead].digest,
         hashlib.sha256(np.ascontiguousarray(hamiltonian.values).tobytes()).hexdigest(),

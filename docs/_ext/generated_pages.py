@@ -1,4 +1,4 @@
-"""Pages written from the package: one for the command line, one for each dataset's card."""
+"""Pages written from the package: the command line, datasets' cards, agreement of T by device."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sphinx.application import Sphinx
 from typer.main import get_command
 
 from vcmbench.cli import app as command_line
 from vcmbench.cli.help import parts
+from vcmbench.documents import read_json
 from vcmbench.release.find import known_releases
+from vcmbench.scores.result import DeviceTransmission, Result, Unavailable
 
 FOLDER = "generated"
 
@@ -23,6 +25,8 @@ def write_pages(app: Sphinx) -> None:
     folder = Path(app.srcdir) / FOLDER
     folder.mkdir(exist_ok=True)
     _write(folder / "cli.md", cli_page())
+    submissions = Path(app.srcdir).parent / "leaderboard" / "submissions"
+    _write(folder / "agreement.md", agreement_page(submissions))
     for name, release in known_releases().items():
         _write(folder / f"{name}.md", card_page(release))
         for image in release.glob("*.png"):
@@ -41,6 +45,46 @@ def card_page(release: Path) -> str:
     text = re.sub(r"<!-- (begin|end) \w+ -->\n", "", text)
     text = text.replace(" × ", "\u00a0×\u00a0")  # sides of a cell on one line
     return re.sub(r"\]\((\w+\.png)\)", rf"]({release.name}-\1)", text).lstrip()
+
+
+class _Scored(NamedTuple):
+    device: str
+    model: str
+    errors: DeviceTransmission
+
+
+def agreement_page(submissions: Path) -> str:
+    """Errors of T(E) of every submission on every device, from the results that came with them."""
+    rows = sorted(
+        _Scored(device, result.model.name, errors)
+        for path in submissions.glob("*/result*.json")
+        for result in [read_json(Result, path)]
+        if not isinstance(result.transmission, Unavailable)
+        for device, errors in result.transmission.devices.items()
+        if not isinstance(errors, Unavailable)
+    )
+    columns = {
+        "mean": "log10_mae",
+        "signed": "log10_signed_mean",
+        "p95": "log10_p95",
+        "shifted": "shifted_log10_mae",
+        "G": "conductance_log10_error",
+        "I(V)": "current_log10_error",
+        "∫\\|ΔT\\|/∫T": "integrated_difference",
+    }
+    lines = [
+        "# Agreement of T(E), device by device\n",
+        "Of the [leaderboard's](../submit.md) submissions, with the contacts of DFT, from "
+        "`leaderboard/submissions/*/result*.json`. Mean, signed mean and 95th percentile of "
+        "|Δlog10 T|, the mean after the best shift along E, conductance and current are in "
+        "decades. [Transport](../transport.md) says what each of them asks.\n",
+        "| device | model | " + " | ".join(columns) + " |",
+        "|---|---|" + "---:|" * len(columns),
+    ]
+    for device, model, errors in rows:
+        cells = " | ".join(f"{getattr(errors, field):.3f}" for field in columns.values())
+        lines.append(f"| {device} | `{model}` | {cells} |")
+    return "\n".join(lines) + "\n"
 
 
 def cli_page() -> str:

@@ -21,7 +21,7 @@ from vcmbench.machine import allowed_threads
 from vcmbench.structure import FloatArray, IntArray, Region
 from vcmbench.transport.arrays import HOST, Arrays, TorchArrays
 from vcmbench.transport.bloch import upper_triangle
-from vcmbench.transport.cache import SurfaceCache
+from vcmbench.transport.cache import Leads, SurfaceCache
 from vcmbench.transport.contacts import BlochContact, match_contact
 from vcmbench.transport.layers import Layers, cut_layers
 from vcmbench.transport.lead import Lead
@@ -150,6 +150,8 @@ class TransmissionSolver:
     accelerator : str
         Where devices are solved: ``"cpu"`` by LAPACK, ``"cuda"`` by torch. Leads are solved on
         the CPU.
+    leads : {"decimation", "modes"}
+        How leads are solved; scores are defined with the first.
 
     Raises
     ------
@@ -164,6 +166,7 @@ class TransmissionSolver:
         lead: Lead,
         cache: Path | None = None,
         accelerator: str = "cpu",
+        leads: Leads = "decimation",
     ) -> None:
         pattern, structure = hamiltonian.pattern, hamiltonian.pattern.structure
         pattern.require_same_sites(overlap.pattern)
@@ -183,7 +186,7 @@ class TransmissionSolver:
             BlochContact(contact, pattern, lead.hamiltonian.pattern) for contact in self.contacts
         )
         self._order = _transport_order(hamiltonian, self._left.orbitals, self._right.orbitals)
-        self.cache = SurfaceCache(lead, self._left.n_cells_x, cache)
+        self.cache = SurfaceCache(lead, self._left.n_cells_x, cache, leads)
         self._device: tuple[bytes, Device] | None = None
         self._arrays: Arrays = HOST if accelerator == "cpu" else TorchArrays(accelerator)
 
@@ -195,6 +198,11 @@ class TransmissionSolver:
     def mismatch_ang(self) -> float:
         """Largest distance of a contact atom from its ideal lead site."""
         return float(max(contact.mismatch_ang.max() for contact in self.contacts))
+
+    @property
+    def n_entries(self) -> int:
+        """Stored entries of H, and as many of S."""
+        return max(matrix.pattern.n_entries for matrix in self._matrices)
 
     def wave_vectors(self, k: FloatArray) -> FloatArray:
         """(r_y r_z, 2) wave vectors of the lead's cell that the device's k (3,) holds."""
@@ -240,10 +248,10 @@ class TransmissionSolver:
         Where the device itself has a state at exactly this energy, uncoupled from both leads (as
         at E = 0 for an H of zeros), T is taken 1 neV higher.
         """
+        device = self.device_at(k)
         surfaces = [self.cache.surfaces(q, energy_ev) for q in self.wave_vectors(k)]
         left = self._left.unfold(k, [surface.left for surface in surfaces])
         right = self._right.unfold(k, [surface.right for surface in surfaces])
-        device = self.device_at(k)
         try:
             values = device.transmission(energy_ev, left, right)
         except LinAlgError:
@@ -272,6 +280,7 @@ def transmission(
     threads: int | None = None,
     accelerator: str = "cpu",
     client: Client | None = None,
+    leads: Leads = "decimation",
 ) -> Transmission:
     """Transmission of a device on all k-points and energies.
 
@@ -298,6 +307,8 @@ def transmission(
         ``"cpu"`` or ``"cuda"``, where devices are solved.
     client : distributed.Client, optional
         Points are solved by its workers, one thread each, instead of this process.
+    leads : {"decimation", "modes"}
+        How leads are solved; scores are defined with the first.
 
     Returns
     -------
@@ -311,7 +322,7 @@ def transmission(
     energies_ev, kpoints, weights = (
         np.asarray(a, dtype=np.float64) for a in (energies_ev, kpoints, weights)
     )
-    solver = TransmissionSolver(hamiltonian, overlap, lead, cache, accelerator)
+    solver = TransmissionSolver(hamiltonian, overlap, lead, cache, accelerator, leads)
     points = np.full((len(kpoints), len(energies_ev)), np.nan, dtype=POINT)
     if known is not None:
         points[...] = known
