@@ -23,6 +23,12 @@ def pack(
     result: Annotated[
         Path, typer.Option(help="Folder that vcmbench evaluate wrote.", show_default=False)
     ],
+    further: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of vcmbench evaluate --split PART, out of distribution; may be repeated."
+        ),
+    ] = None,
     about: Annotated[
         Path | None,
         typer.Option(help="YAML file with what the model's card does not say (docs/submit.md)."),
@@ -38,7 +44,7 @@ def pack(
         str | None, typer.Option(help="Release folder, if it cannot be found by its name.")
     ] = None,
 ) -> None:
-    """Make the folder for a pull request: submission.yml, result.json, predictions.json.
+    """Make the folder for a pull request: submission.yml, results, predictions.json.
 
     Examples
     --------
@@ -46,6 +52,9 @@ def pack(
 
     vcmbench submit pack my_model --result results/my-model --about about.yml
     --hosted hub:me/my-predictions@COMMIT
+
+    vcmbench submit pack my_model --result results/my-model --further results/my-model-ood-long
+    --about about.yml --hosted https://example.org/predictions/
     """
     from vcmbench.cli.output import console
     from vcmbench.leaderboard.pack import pack
@@ -55,6 +64,7 @@ def pack(
         model,
         result,
         output,
+        further=further or (),
         about=about,
         hosted=hosted,
         release=find_release(release) if release else None,

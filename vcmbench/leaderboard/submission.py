@@ -1,17 +1,19 @@
 """What a submission says: `submission.yml` and the manifest of its predictions.
 
-A submission is a folder of three files, all data::
+A submission is a folder of three files or more, all data::
 
     leaderboard/submissions/<name>/
         submission.yml     the model: who, what, licences, training data, cost
         result.json        the claimed figures, as `vcmbench evaluate` wrote them
         predictions.json   size and SHA-256 of every prediction, and where they are hosted
+        result-PART.json   the claimed figures of a part out of distribution, if any
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -19,6 +21,7 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 from pydantic import AfterValidator, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from vcmbench.documents import Document
+from vcmbench.leaderboard.benchmark import TEST_PART
 from vcmbench.release.manifest import Name
 from vcmbench.store.predictions import SUFFIXES
 
@@ -26,6 +29,7 @@ SUBMISSION: Final = "submission.yml"
 RESULT: Final = "result.json"
 PREDICTIONS: Final = "predictions.json"
 FILES: Final = (SUBMISSION, RESULT, PREDICTIONS)
+_FURTHER: Final = re.compile(r"result-(?P<part>[a-z0-9]+(-[a-z0-9]+)*)\.json")
 
 COMMON_LICENSES: Final = (
     "MIT",
@@ -204,11 +208,30 @@ def prediction_name(device_id: str) -> str:
     return f"{device_id}{SUFFIXES[0]}"
 
 
+def result_name(part: str) -> str:
+    """File name of the claims for a part."""
+    return RESULT if part == TEST_PART else f"result-{part}.json"
+
+
+def further_part(name: str) -> str | None:
+    """Part whose claims a file holds by its name; None for another file."""
+    match = _FURTHER.fullmatch(name)
+    return match["part"] if match else None
+
+
+def further_parts(folder: Path) -> list[str]:
+    """Parts out of distribution that a submission has claims for, by name."""
+    return sorted(part for path in folder.iterdir() if (part := further_part(path.name)))
+
+
 def submission_digest(folder: Path) -> str:
-    """SHA-256 over the three files: a record belongs to exactly one state of a submission."""
+    """SHA-256 over all files: a record belongs to exactly one state of a submission."""
     state = hashlib.sha256()
     for name in FILES:
         state.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    for part in further_parts(folder):
+        state.update(part.encode())
+        state.update(hashlib.sha256((folder / result_name(part)).read_bytes()).digest())
     return state.hexdigest()
 
 

@@ -182,10 +182,14 @@ class _Pages:
             equivariance=_equivariance(model),
             distance_chart=_distance_chart(model),
             ladder_chart=_ladder_chart(model),
-            device_charts=[
-                (device, _transmission_chart(device, found), _current_chart(device, found))
-                for device, found in record.transmission.items()
-            ],
+            device_charts=_device_charts(record.transmission),
+            further_charts=_device_charts(
+                {
+                    device: found
+                    for part in record.further.values()
+                    for device, found in part.transmission.items()
+                }
+            ),
         )
 
     def _page(self, path: str, template: str, **values: Any) -> None:
@@ -249,6 +253,16 @@ def _comparison(board: Board) -> list[tuple[str, list[tuple[str, list[float | No
             ],
         )
     ]
+    if board.further:
+        sections.append(
+            (
+                "Out of distribution",
+                [
+                    (f"{figure.label} ({figure.unit})", [figure.value(r).number for r in records])
+                    for figure in board.further_figures
+                ],
+            )
+        )
     for name, title in GROUPS:
         found = [getattr(hamiltonian(record), name) for record in records]
         rows = [
@@ -290,6 +304,14 @@ def _race_chart(race: Race) -> Markup:
         Axis.over("MAE (meV)", (s.mae_mev for s in speeds), logarithmic=True),
         [Mark(s.model.name, s.atoms_per_s, s.mae_mev, s.on_front) for s in speeds],
     )
+
+
+def _device_charts(found: dict[str, Curves]) -> list[tuple[str, Markup, Markup]]:
+    """T(E) and I(V) of each device."""
+    return [
+        (device, _transmission_chart(device, item), _current_chart(device, item))
+        for device, item in found.items()
+    ]
 
 
 def _transmission_chart(device: str, found: Curves) -> Markup:
@@ -382,8 +404,9 @@ def _ladder_chart(model: Model) -> Markup | None:
 def _comparison_charts(board: Board) -> list[tuple[str, Markup]]:
     """T(E) of every model on each device: a script shows those of the chosen two."""
     charts = []
-    for device in board.models[0].record.transmission:
-        found = {m.name: m.record.transmission.get(device) for m in board.models}
+    curves_of = {model.name: model.record.curves for model in board.models}
+    for device in dict.fromkeys(name for known in curves_of.values() for name in known):
+        found = {name: known.get(device) for name, known in curves_of.items()}
         known = {name: item for name, item in found.items() if item is not None}
         first = next(iter(known.values()))
         series = [

@@ -124,6 +124,35 @@ def _spectrum(record: Record) -> Value:
     return Value(None) if section is None else Value(section.mae_mev, section.bounds_mev)
 
 
+def of_part(part: str) -> tuple[Figure, Figure]:
+    """Columns of a part out of distribution."""
+
+    def mae(record: Record) -> Value:
+        found = record.further.get(part)
+        return Value(found.mae_mev, found.mae_bounds_mev) if found else Value(None)
+
+    def log10_mae(record: Record) -> Value:
+        found = record.further.get(part)
+        return Value(found.log10_mae, found.log10_mae_bounds) if found else Value(None)
+
+    return (
+        Figure(
+            f"{part}-mae",
+            f"{part} MAE",
+            "meV",
+            f"Mean error of the entries of H closer than 8 Å on {part}.",
+            mae,
+        ),
+        Figure(
+            f"{part}-transmission",
+            f"{part} |⁠Δlog T|",
+            "decades",
+            f"Mean error of log T(E) on {part}, contacts from DFT.",
+            log10_mae,
+        ),
+    )
+
+
 HIDDEN: Final = Figure(
     "hidden-mae",
     "Hidden test MAE",

@@ -72,8 +72,8 @@ function prepareSorting(table) {
 // --- filtering and choosing --------------------------------------------------------------------
 
 function prepareBoard(board) {
-  const table = board.querySelector("table");
-  const rows = Array.from(table.tBodies[0].rows);
+  const tables = Array.from(board.querySelectorAll(".sortable"));
+  const rows = Array.from(board.querySelectorAll("tbody tr"));
   const controls = board.querySelector(".controls");
   const find = controls.querySelector(".find");
   const track = controls.querySelector(".track");
@@ -84,15 +84,15 @@ function prepareBoard(board) {
       const text = row.dataset.words.toLowerCase();
       const fits = words.every((word) => text.includes(word)) && (!track.value || row.dataset.track === track.value);
       row.hidden = !fits;
-      shown += fits;
+      shown += fits && tables[0].contains(row);
     }
-    controls.querySelector(".count").textContent = `${shown} of ${rows.length} models`;
+    controls.querySelector(".count").textContent = `${shown} of ${tables[0].tBodies[0].rows.length} models`;
     board.querySelector(".none").hidden = shown > 0;
   };
   find.addEventListener("input", filter);
   track.addEventListener("change", filter);
   controls.addEventListener("submit", (event) => event.preventDefault());
-  prepareSorting(table);
+  tables.forEach(prepareSorting);
   prepareChoice(board, controls.querySelector(".compare"));
   for (const cell of board.querySelectorAll(".pick")) cell.hidden = false;
   controls.hidden = false;
