@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,40 @@ def test_an_interrupt_ends_at_once_and_says_that_work_is_kept(tmp_path):
     assert "run the same command again to continue" in stderr
     assert "Traceback" not in stderr
     assert not (tmp_path / "result.json").exists()
+
+
+_INTERRUPTED = """
+import os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+module = sys.argv[1]
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["vcmbench", "data", "list"]
+runpy.run_module("vcmbench", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["vcmbench.cli", "typer", "vcmbench.cli.train", "rich.console"])
+def test_an_interrupt_during_the_imports_is_clean(module):
+    """The signal arrives while `module` is being imported, long before a command has begun."""
+    found = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED, module],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert found.returncode == 130
+    assert "Traceback" not in found.stderr
+
+
+def test_the_installed_command_is_the_module():
+    project = tomllib.loads((EXAMPLE.parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"vcmbench": "vcmbench.__main__:main"}
 
 
 def test_version_and_module():
