@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from vcmbench import cli
@@ -130,10 +131,42 @@ def test_quiet_leaves_out_progress_and_verbose_adds_the_log(tmp_path):
     assert "vcm-demo@1.0.0: " in verbose.stderr
 
 
-def test_quiet_and_verbose_exclude_each_other():
-    result = run("-q", "-v", "data", "list")
+@pytest.mark.parametrize(
+    "words",
+    [("-q", "-v", "data", "list"), ("-q", "data", "list", "-v"), ("data", "list", "-v", "-q")],
+    ids=" ".join,
+)
+def test_quiet_and_verbose_exclude_each_other(words):
+    result = run(*words)
     assert result.returncode == 2
     assert "--quiet and --verbose: found both" in result.stderr
+
+
+def test_both_may_stand_after_the_command_too(tmp_path):
+    command = ("predict", "species-mean", "--output")
+    quiet = run(*command, str(tmp_path / "quiet"), "-q", "--json")
+    verbose = run(*command, str(tmp_path / "verbose"), "--verbose")
+    assert quiet.stderr.strip() == ""
+    assert json.loads(quiet.stdout)[0]["id"] == "device-b"
+    assert "vcm-demo@1.0.0: " in verbose.stderr
+    both = run("-v", "data", "verify", "vcm-demo", "-v").stderr.splitlines()
+    assert len(both) == len(set(both)), "a line of the log stands twice"
+
+
+def test_every_command_takes_quiet_verbose_and_json():
+    def leaves(command: object, path: str = "vcmbench") -> dict[str, object]:
+        found = {}
+        for name, sub in getattr(command, "commands", {}).items():
+            found |= leaves(sub, f"{path} {name}")
+        return found or {path: command}
+
+    commands = leaves(get_command(cli.app))
+    assert len(commands) > 25
+    for path, command in commands.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        expected = {"-q", "--quiet", "-v", "--verbose", "--json"}
+        # The schema is JSON in any case.
+        assert expected - options <= ({"--json"} if path == "vcmbench schema" else set()), path
 
 
 @pytest.mark.parametrize("extra", ["torch", "hub", "sisl"])

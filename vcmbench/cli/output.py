@@ -32,15 +32,16 @@ class _LogHandler(logging.Handler):
 
 
 def set_verbosity(*, quiet: bool, verbose: bool) -> None:
-    """Leave out progress and remarks, or show the package's log."""
+    """Leave out progress and remarks, or show the package's log; what was asked for stays."""
     from vcmbench.errors import VcmbenchError
 
+    log = logging.getLogger("vcmbench")
+    quiet, verbose = quiet or messages.quiet, verbose or log.level == logging.DEBUG
     if quiet and verbose:
         raise VcmbenchError("--quiet and --verbose: found both, expected one of them")
     messages.quiet = quiet
-    log = logging.getLogger("vcmbench")
     log.setLevel(logging.DEBUG if verbose else logging.ERROR)
-    if verbose:
+    if verbose and not log.handlers:
         log.addHandler(_LogHandler())
 
 
