@@ -29,14 +29,14 @@ from vcmbench.leaderboard.site.boards import read_contents
 from vcmbench.leaderboard.site.build import build_site
 from vcmbench.leaderboard.site.cards import card_html
 from vcmbench.leaderboard.site.charts import Axis
-from vcmbench.leaderboard.site.figures import digits
+from vcmbench.leaderboard.site.figures import digits, hours
 from vcmbench.leaderboard.throughput import Rung, VerifiedThroughput
 from vcmbench.release import Release
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 MODELS = {
     "loud-net": {"noise_ev": 2e-3, "seed": 1},
-    "quiet-net": {"noise_ev": 5e-4, "seed": 2},
+    "quiet-net": {"noise_ev": 5e-4, "seed": 2, "parts": ("bulk",)},
     "evil-net": {
         "noise_ev": 1e-3,
         "seed": 3,
@@ -144,6 +144,39 @@ def test_the_ladder_of_sizes_is_on_the_models_page(site):
     assert "Ladder of sizes" in text
     assert '<td colspan="3">out of memory</td>' in text
     assert "Ladder of sizes" not in (site / "models/evil-net.html").read_text(encoding="utf-8")
+
+
+def test_parts_out_of_distribution_have_a_table_and_do_not_enter_the_order(site, leaderboard):
+    index = (site / "index.html").read_text(encoding="utf-8")
+    table = index[index.index("<h3>Out of distribution</h3>") :]
+    table = table[: table.index("</table>")]
+    assert "bulk MAE" in table
+    assert re.findall(r'href="models/([\w-]+)\.html#further"', table) == ["quiet-net"]
+    mae, transmission = re.findall(r'<td class="number"[^>]*>([^<]*)', table)
+    # The mean of |noise| is sqrt(2/pi) of its deviation of 0.5 meV; a bulk cell has no contacts.
+    assert float(mae) == pytest.approx(0.5 * 0.798, rel=0.05)
+    assert transmission.strip() == "–"
+    for name in MODELS:
+        page = (site / f"models/{name}.html").read_text(encoding="utf-8")
+        assert ('<h2 id="further">' in page) == (name == "quiet-net")
+    record = read_record(record_path(leaderboard, "quiet-net"))
+    worse = record.further["bulk"].model_copy(update={"mae_mev": 1e3})
+    change_record(leaderboard, "quiet-net", further={"bulk": worse})
+    assert read_contents(leaderboard).boards[0].models[0].name == "quiet-net"
+
+
+def test_transmission_out_of_distribution_is_drawn(leaderboard, tmp_path):
+    record = read_record(record_path(leaderboard, "quiet-net"))
+    curves = {"moved": record.transmission["wire"]}
+    part = record.further["bulk"].model_copy(update={"transmission": curves, "log10_mae": 0.1})
+    change_record(leaderboard, "quiet-net", further={"bulk": part})
+    folder = build_site(leaderboard, tmp_path / "site").index.parent
+    page = (folder / "models/quiet-net.html").read_text(encoding="utf-8")
+    assert "moved: transmission, k-averaged, per spin" in page
+    compare = (folder / "compare/wires-0.1.0-spec-1.html").read_text(encoding="utf-8")
+    assert re.findall(r"<figcaption>([\w-]+)</figcaption>", compare) == ["wire", "moved"]
+    assert len(re.findall(r'data-model="quiet-net" d=', compare)) == 2
+    assert len(re.findall(r'data-model="loud-net" d=', compare)) == 1
 
 
 def test_every_link_and_file_is_there_and_nothing_is_loaded_from_elsewhere(site):
@@ -313,6 +346,10 @@ def test_html_in_a_card_is_shown_as_text(tmp_path, wire_release):
 )
 def test_three_digits(number, text):
     assert digits(number) == text
+
+
+def test_short_times_are_in_minutes():
+    assert (hours(0.086), hours(1.0), hours(26.0)) == ("5.16 min", "1.00 h", "26.0 h")
 
 
 def test_axes():

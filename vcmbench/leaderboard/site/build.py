@@ -19,7 +19,7 @@ from vcmbench.leaderboard.record import Curves, Record, record_path
 from vcmbench.leaderboard.site.boards import Board, Contents, Model, Race, read_contents
 from vcmbench.leaderboard.site.cards import card_html
 from vcmbench.leaderboard.site.charts import Axis, Mark, Series, bar, curves, scatter
-from vcmbench.leaderboard.site.figures import Value, digits, hamiltonian, spectrum, transmission
+from vcmbench.leaderboard.site.figures import Value, digits, hamiltonian, hours, spectrum, transmission
 from vcmbench.leaderboard.submission import SUBMISSION, HubHosting, UrlHosting
 from vcmbench.release import find_release
 from vcmbench.scores.result import Equivariance, Floor, GroupErrors, Unavailable
@@ -115,6 +115,7 @@ class _Pages:
         )
         self.environment.globals |= {"version": __version__, "boards": contents.boards}
         self.environment.filters["digits"] = digits
+        self.environment.filters["hours"] = hours
         self.environment.filters["value"] = Value
         self.environment.tests["unavailable"] = lambda section: isinstance(section, Unavailable)
 
@@ -320,8 +321,8 @@ def _transmission_chart(device: str, found: Curves) -> Markup:
         "and all predicted",
         *_transmission_axes([found]),
         [
-            Series("all predicted", "second", _points(found, found.all_predicted)),
             Series("predicted", "first", _points(found, found.predicted)),
+            Series("all predicted", "second", _points(found, found.all_predicted)),
             Series("DFT", "reference", _points(found, found.reference)),
         ],
     )
@@ -353,8 +354,8 @@ def _current_chart(device: str, found: Curves) -> Markup:
     lines = {
         style: _currents_ua(found, values)
         for style, values in (
-            ("second", found.all_predicted),
             ("first", found.predicted),
+            ("second", found.all_predicted),
             ("reference", found.reference),
         )
     }
