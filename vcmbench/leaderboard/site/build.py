@@ -19,7 +19,14 @@ from vcmbench.leaderboard.record import Curves, Record, record_path
 from vcmbench.leaderboard.site.boards import Board, Contents, Model, Race, read_contents
 from vcmbench.leaderboard.site.cards import card_html
 from vcmbench.leaderboard.site.charts import Axis, Mark, Series, bar, curves, scatter
-from vcmbench.leaderboard.site.figures import Value, digits, hamiltonian, hours, spectrum, transmission
+from vcmbench.leaderboard.site.figures import (
+    Value,
+    digits,
+    hamiltonian,
+    hours,
+    spectrum,
+    transmission,
+)
 from vcmbench.leaderboard.submission import SUBMISSION, HubHosting, UrlHosting
 from vcmbench.release import find_release
 from vcmbench.scores.result import Equivariance, Floor, GroupErrors, Unavailable
