@@ -294,6 +294,12 @@ def test_an_empty_leaderboard_has_a_site(tmp_path):
     assert "No model has been scored yet" in index.read_text(encoding="utf-8")
 
 
+def test_a_folder_that_is_no_leaderboard_is_named(tmp_path):
+    with pytest.raises(VcmbenchError, match=r"nothing: hardware\.yml: found no such file"):
+        build_site(tmp_path / "nothing", tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
 def test_a_folder_with_other_content_is_not_replaced(leaderboard, tmp_path):
     target = tmp_path / "mine"
     target.mkdir()
