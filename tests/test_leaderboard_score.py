@@ -298,6 +298,29 @@ def test_a_deflated_bomb_is_refused_by_its_declared_size(leaderboard, release):
     assert any("300000000 bytes" in line for line in inspected(leaderboard, release))
 
 
+def test_too_many_and_too_much_are_refused_before_anything_is_read(leaderboard, release):
+    store = store_of(leaderboard)
+    clean = store.read_bytes()
+    with zipfile.ZipFile(store, "a") as archive:
+        for number in range(10_001):
+            archive.writestr(f"blocks/pair/c/{number // 1000}/{number % 1000}", b"")
+    (line,) = inspected(leaderboard, release)
+    assert "members: found" in line
+    store.write_bytes(clean)
+    with zipfile.ZipFile(store, "a", compression=zipfile.ZIP_DEFLATED) as archive:
+        for number in range(101, 105):
+            archive.writestr(f"blocks/hamiltonian/c/{number}", bytes(200_000_000))
+    assert any(
+        re.search(r"members: found 8\d{8} bytes", x) for x in inspected(leaderboard, release)
+    )
+
+
+def test_more_blocks_than_the_device_can_need_are_refused(leaderboard, release):
+    lie(store_of(leaderboard), "pair", shape=[10**6, 2], chunk_grid=chunked(10**6, 2))
+    found = inspected(leaderboard, release)
+    assert any("blocks/pair: shape: found 1000000 blocks" in line for line in found), found
+
+
 def test_a_bomb_that_lies_about_its_size_reads_no_further(leaderboard, release):
     """The directory says 10 bytes, the member inflates to 100 MB: zipfile stops at 10."""
     store = store_of(leaderboard)

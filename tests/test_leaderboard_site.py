@@ -28,7 +28,7 @@ from vcmbench.leaderboard.score import Scoring, score
 from vcmbench.leaderboard.site.boards import read_contents
 from vcmbench.leaderboard.site.build import build_site
 from vcmbench.leaderboard.site.cards import card_html
-from vcmbench.leaderboard.site.charts import Axis
+from vcmbench.leaderboard.site.charts import LETTER, WIDTH, Axis, Mark, scatter
 from vcmbench.leaderboard.site.figures import digits, hours
 from vcmbench.leaderboard.throughput import Rung, VerifiedThroughput
 from vcmbench.release import Release
@@ -383,6 +383,29 @@ def test_logarithmic_axes(values, low, high, ticks):
     axis = Axis.over("x", values, logarithmic=True)
     assert (axis.low, axis.high) == (pytest.approx(low), pytest.approx(high))
     assert [text for _, text in axis.ticks()] == ticks
+
+
+def test_labels_of_marks_neither_meet_nor_leave_the_chart():
+    names = ["tensor-product", "so2-local", "mace", "slater-koster", "species-mean"]
+    marks = [Mark(name, 5000.0 + 40 * i, 4.9 - 0.05 * i, True) for i, name in enumerate(names)]
+    axes = (
+        Axis.over("x", [100.0, 5200.0], logarithmic=True),
+        Axis.over("y", [0.3, 4.9], logarithmic=True),
+    )
+    text = str(scatter("t", *axes, marks))
+    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">([a-z0-9-]+)<', text)
+    boxes = []
+    for x, y, anchor, label in found:
+        if label in names:
+            start = float(x) - (0 if anchor == "start" else LETTER * len(label))
+            boxes.append((start, start + LETTER * len(label), float(y)))
+    assert len(boxes) == len(names)
+    for index, (left, right, base) in enumerate(boxes):
+        assert left > 0
+        assert right <= WIDTH
+        assert base > 10
+        for other in boxes[:index]:
+            assert right <= other[0] or other[1] <= left or abs(base - other[2]) >= 13
 
 
 def test_results_of_other_scores_cannot_be_a_record(leaderboard):

@@ -405,7 +405,7 @@ def _ladder_chart(model: Model) -> Markup | None:
         f"Time of a prediction by {model.name} against the number of sites",
         Axis.over("sites", (x for x, _ in points), logarithmic=True),
         Axis.over("time (s)", (y for _, y in points), logarithmic=True),
-        [Series(model.name, "first", points)],
+        [Series(model.name, "first", points, has_dots=True)],
     )
 
 
