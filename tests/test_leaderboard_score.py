@@ -618,9 +618,11 @@ def test_a_part_that_the_release_lacks_is_named_with_the_closest(further_board, 
     (folder / "result-ood-moved.json").rename(folder / "result-ood-movd.json")
     with pytest.raises(VcmbenchError, match=r"result-ood-movd\.json: part.*'ood-moved'\?"):
         read_entry(folder, moved_release)
-    (folder / "result-ood-movd.json").rename(folder / "result-..json")
-    with pytest.raises(VcmbenchError, match="a foreign file"):
-        read_entry(folder, moved_release)
+    for name in ("result-..json", "result-test.json", "result-.json", "result-ood_moved.json"):
+        (folder / "result-ood-movd.json").rename(folder / name)
+        with pytest.raises(VcmbenchError, match=f"'{re.escape(name)}': file: found a foreign file"):
+            read_entry(folder, moved_release)
+        (folder / name).rename(folder / "result-ood-movd.json")
 
 
 def test_a_record_belongs_to_the_further_claims_too(further_board, moved_release):
