@@ -141,7 +141,9 @@ def test_pages(site):
 
 def test_the_ladder_of_sizes_is_on_the_models_page(site):
     text = (site / "models/loud-net.html").read_text(encoding="utf-8")
+    assert "Measured by the maintainers on <b>Bench GPU</b>" in text
     assert "Ladder of sizes" in text
+    assert text.count('<circle class="dot first"') == 2
     assert '<td colspan="3">out of memory</td>' in text
     assert "Ladder of sizes" not in (site / "models/evil-net.html").read_text(encoding="utf-8")
 

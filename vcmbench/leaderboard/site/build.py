@@ -180,6 +180,7 @@ class _Pages:
             record=record,
             rank=board.models.index(model) + 1,
             hosted=_hosted(model),
+            machine=self._machine(record),
             groups=[
                 (title, _group_rows(getattr(hamiltonian(record), name))) for name, title in GROUPS
             ],
@@ -199,6 +200,14 @@ class _Pages:
                 }
             ),
         )
+
+    def _machine(self, record: Record) -> str | None:
+        """Name in tables of the machine of a verified throughput."""
+        if record.throughput is None:
+            return None
+        name = record.throughput.hardware
+        machine = self.contents.machines.get(name)
+        return machine.label if machine else name
 
     def _page(self, path: str, template: str, **values: Any) -> None:
         target = self.folder / path
