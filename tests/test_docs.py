@@ -225,6 +225,11 @@ def test_the_table_of_the_example_model_has_the_lines_that_are_printed(printed):
         assert row.split("│")[1].rstrip() in printed, row
 
 
+def test_every_extra_is_explained():
+    text = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `\[([\w-]+)\]` \|", text, re.MULTILINE)) == EXTRAS.keys() - {"dev"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_row_of_a_table_stands_twice(page):
     lines = page.read_text(encoding="utf-8").splitlines()
