@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,7 @@ def submit(
     *,
     noise_ev: float = 1e-3,
     devices: tuple[str, ...] = ("wire",),
+    parts: tuple[str, ...] = (),
     truth: Release | None = None,
     seed: int = 0,
     **changes: object,
@@ -81,15 +83,22 @@ def submit(
     ----------
     folder : Path
         A leaderboard; predictions lie in ``predictions/<name>`` beside its submissions.
+    parts : tuple of str
+        Parts out of distribution that are submitted too.
     truth : Release, optional
         Where labels of hidden devices are, which the noise is added to.
     """
     predictions = folder / "predictions" / name
-    for device in devices:
+    further = [device for part in parts for device in release.device_ids(part)]
+    for device in (*devices, *further):
         source = (truth or release).device(device)
         noisy_predictions(predictions, source, noise_ev=noise_ev, seed=seed)
     result = folder / "results" / name
-    run(Request(model=str(predictions), dataset=str(release.folder), output=result))
+    request = Request(model=str(predictions), dataset=str(release.folder), output=result)
+    run(request)
+    outputs = {part: folder / "results" / f"{name}-{part}" for part in parts}
+    for part, output in outputs.items():
+        run(replace(request, selection=part, output=output))
     card = folder / "about" / f"{name}.yml"
     card.parent.mkdir(exist_ok=True)
     card.write_text(yaml.safe_dump(about(name, release, **changes)))
@@ -97,6 +106,7 @@ def submit(
         str(predictions),
         result,
         folder / "submissions" / name,
+        further=tuple(outputs.values()),
         about=card,
         hosted=HOST,
         release=release,

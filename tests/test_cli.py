@@ -51,13 +51,16 @@ def test_help_lists_the_commands():
         ),
         (("data", "info", "nothing.zarr.zip"), "nothing.zarr.zip: no such store"),
         (("data", "verify", "vcm-dem"), "did you mean 'vcm-demo'"),
+        (("leaderboard", "score", "nothing"), "nothing: folder: found none, or a link"),
+        (("leaderboard", "build", "--leaderboard", "nothing"), "nothing: hardware.yml: found no"),
+        (("submit", "pack", "x", "--result", "nothing"), "nothing/result.json: No such file"),
     ],
 )
 def test_a_users_mistake_ends_with_its_message_and_exit_code_2(arguments, message):
     result = run(*arguments)
     assert result.returncode == 2
     assert message in " ".join(result.stderr.split())
-    assert "Traceback" not in result.stderr
+    assert result.stderr.strip().startswith("error: ")
 
 
 def test_a_folder_that_cannot_be_written_ends_with_its_name_and_exit_code_2(tmp_path):

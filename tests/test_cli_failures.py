@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from vcmbench import cli
@@ -129,10 +131,42 @@ def test_quiet_leaves_out_progress_and_verbose_adds_the_log(tmp_path):
     assert "vcm-demo@1.0.0: " in verbose.stderr
 
 
-def test_quiet_and_verbose_exclude_each_other():
-    result = run("-q", "-v", "data", "list")
+@pytest.mark.parametrize(
+    "words",
+    [("-q", "-v", "data", "list"), ("-q", "data", "list", "-v"), ("data", "list", "-v", "-q")],
+    ids=" ".join,
+)
+def test_quiet_and_verbose_exclude_each_other(words):
+    result = run(*words)
     assert result.returncode == 2
     assert "--quiet and --verbose: found both" in result.stderr
+
+
+def test_both_may_stand_after_the_command_too(tmp_path):
+    command = ("predict", "species-mean", "--output")
+    quiet = run(*command, str(tmp_path / "quiet"), "-q", "--json")
+    verbose = run(*command, str(tmp_path / "verbose"), "--verbose")
+    assert quiet.stderr.strip() == ""
+    assert json.loads(quiet.stdout)[0]["id"] == "device-b"
+    assert "vcm-demo@1.0.0: " in verbose.stderr
+    both = run("-v", "data", "verify", "vcm-demo", "-v").stderr.splitlines()
+    assert len(both) == len(set(both)), "a line of the log stands twice"
+
+
+def test_every_command_takes_quiet_verbose_and_json():
+    def leaves(command: object, path: str = "vcmbench") -> dict[str, object]:
+        found = {}
+        for name, sub in getattr(command, "commands", {}).items():
+            found |= leaves(sub, f"{path} {name}")
+        return found or {path: command}
+
+    commands = leaves(get_command(cli.app))
+    assert len(commands) > 25
+    for path, command in commands.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        expected = {"-q", "--quiet", "-v", "--verbose", "--json"}
+        # The schema is JSON in any case.
+        assert expected - options <= ({"--json"} if path == "vcmbench schema" else set()), path
 
 
 @pytest.mark.parametrize("extra", ["torch", "hub", "sisl"])
@@ -182,6 +216,40 @@ def test_an_interrupt_ends_at_once_and_says_that_work_is_kept(tmp_path):
     assert "run the same command again to continue" in stderr
     assert "Traceback" not in stderr
     assert not (tmp_path / "result.json").exists()
+
+
+_INTERRUPTED = """
+import os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+module = sys.argv[1]
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["vcmbench", "data", "list"]
+runpy.run_module("vcmbench", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["vcmbench.cli", "typer", "vcmbench.cli.train", "rich.console"])
+def test_an_interrupt_during_the_imports_is_clean(module):
+    """The signal arrives while `module` is being imported, long before a command has begun."""
+    found = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED, module],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert found.returncode == 130
+    assert "Traceback" not in found.stderr
+
+
+def test_the_installed_command_is_the_module():
+    project = tomllib.loads((EXAMPLE.parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"vcmbench": "vcmbench.__main__:main"}
 
 
 def test_version_and_module():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import re
 import shlex
@@ -15,14 +17,16 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.main import get_command
 
 import vcmbench
 from vcmbench.cli import app
 from vcmbench.cli.help import parts
 from vcmbench.models import load_model
+from vcmbench.report import print_result
 from vcmbench.scores.hamiltonian import align, device_errors
-from vcmbench.scores.result import schema_text
+from vcmbench.scores.result import read_result, schema_text
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -189,6 +193,48 @@ def test_commands_print_what_the_page_shows(page, monkeypatch):
         )
         shown = "\n".join(line.rstrip() for line in found.stdout.splitlines())
         assert shown == expected.rstrip("\n"), f"{name_of(page)}:{block.line}"
+
+
+@pytest.fixture(scope="module")
+def printed() -> str:
+    """What `vcmbench evaluate` prints of a real result whose model leaves out blocks."""
+    result = read_result(ROOT / "leaderboard/submissions/slater-koster/result.json")
+    support = result.hamiltonian.support.model_copy(update={"missing_blocks": 1})
+    short = result.hamiltonian.model_copy(update={"support": support})
+    result = result.model_copy(update={"hamiltonian": short})
+    console = Console(file=io.StringIO(), width=100)
+    print_result(result, console)
+    return console.file.getvalue()
+
+
+def test_lines_that_the_quick_start_explains_are_printed(printed):
+    text = (ROOT / "docs/quickstart.md").read_text(encoding="utf-8")
+    section = text.partition("| line | means |\n|---|---|\n")[2].partition("\n\n")[0]
+    labels = [row.split(" | ")[0].removeprefix("| ") for row in section.splitlines()]
+    assert len(labels) > 5
+    for label in labels:
+        words = label.replace("\\|", "|").removesuffix("…")
+        assert f"│   {words}" in printed, label
+
+
+def test_the_table_of_the_example_model_has_the_lines_that_are_printed(printed):
+    (block,) = blocks(ROOT / "docs/evaluate-your-model.md", "text")
+    rows = [line for line in block.code.splitlines() if line.startswith("│")]
+    assert len(rows) > 15
+    for row in rows:
+        assert row.split("│")[1].rstrip() in printed, row
+
+
+def test_every_extra_is_explained():
+    text = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `\[([\w-]+)\]` \|", text, re.MULTILINE)) == EXTRAS.keys() - {"dev"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_row_of_a_table_stands_twice(page):
+    lines = page.read_text(encoding="utf-8").splitlines()
+    twice = [a for a, b in itertools.pairwise(lines) if a.startswith("|") and a == b]
+    assert not twice, name_of(page)
 
 
 # --- links ----------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def show(page, site, path):
 
 
 def names(page):
-    return page.locator(".board tbody tr:visible th").all_inner_texts()
+    return page.locator(".board table").first.locator("tbody tr:visible th a").all_inner_texts()
 
 
 def test_sorting_by_clicks(page, site):
@@ -72,7 +72,7 @@ def test_sorting_by_clicks(page, site):
     page.get_by_role("button", name="Test MAE").click()
     assert names(page) == ["loud-net", "evil-net", "quiet-net"]
     assert head.get_attribute("aria-sort") == "descending"
-    page.get_by_role("button", name="Model").click()
+    page.get_by_role("button", name="Model").first.click()
     assert names(page) == ["evil-net", "loud-net", "quiet-net"]
     assert head.get_attribute("aria-sort") is None
 
@@ -85,6 +85,11 @@ def test_filters(page, site):
     page.get_by_label("Find").fill("")
     page.get_by_label("Track").select_option("extra data")
     assert names(page) == ["evil-net"]
+    further = page.locator(".board table").nth(1).locator("tbody tr")
+    assert further.locator("visible=true").count() == 0
+    page.get_by_label("Track").select_option("")
+    assert further.locator("visible=true").count() == 1
+    assert page.locator(".count").inner_text() == "3 of 3 models"
     page.get_by_label("Find").fill("nobody")
     assert names(page) == []
     assert page.get_by_text("No model fits the filter.").is_visible()
@@ -178,7 +183,7 @@ def test_pages_are_whole_without_scripts(browser, site):
     context = browser.new_context(java_script_enabled=False)
     opened = context.new_page()
     show(opened, site, "index.html")
-    assert opened.locator(".board tbody th").all_inner_texts() == [
+    assert opened.locator(".board table").first.locator("tbody th a").all_inner_texts() == [
         "quiet-net",
         "evil-net",
         "loud-net",

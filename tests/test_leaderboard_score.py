@@ -298,6 +298,29 @@ def test_a_deflated_bomb_is_refused_by_its_declared_size(leaderboard, release):
     assert any("300000000 bytes" in line for line in inspected(leaderboard, release))
 
 
+def test_too_many_and_too_much_are_refused_before_anything_is_read(leaderboard, release):
+    store = store_of(leaderboard)
+    clean = store.read_bytes()
+    with zipfile.ZipFile(store, "a") as archive:
+        for number in range(10_001):
+            archive.writestr(f"blocks/pair/c/{number // 1000}/{number % 1000}", b"")
+    (line,) = inspected(leaderboard, release)
+    assert "members: found" in line
+    store.write_bytes(clean)
+    with zipfile.ZipFile(store, "a", compression=zipfile.ZIP_DEFLATED) as archive:
+        for number in range(101, 105):
+            archive.writestr(f"blocks/hamiltonian/c/{number}", bytes(200_000_000))
+    assert any(
+        re.search(r"members: found 8\d{8} bytes", x) for x in inspected(leaderboard, release)
+    )
+
+
+def test_more_blocks_than_the_device_can_need_are_refused(leaderboard, release):
+    lie(store_of(leaderboard), "pair", shape=[10**6, 2], chunk_grid=chunked(10**6, 2))
+    found = inspected(leaderboard, release)
+    assert any("blocks/pair: shape: found 1000000 blocks" in line for line in found), found
+
+
 def test_a_bomb_that_lies_about_its_size_reads_no_further(leaderboard, release):
     """The directory says 10 bytes, the member inflates to 100 MB: zipfile stops at 10."""
     store = store_of(leaderboard)
@@ -480,6 +503,164 @@ def test_throughput_of_other_weights_is_refused(leaderboard, release):
     )
     with pytest.raises(VcmbenchError, match=r"model\.digest"):
         score(folder, scoring(leaderboard, release, hardware="bench-gpu", throughput=path))
+
+
+# --- parts out of distribution ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def moved_release(tmp_path_factory, release, wire) -> Release:
+    """The wires with a part out of distribution that has contacts, and one that has none."""
+    folder = tmp_path_factory.mktemp("moved") / "wires"
+    shutil.copytree(release.folder / "devices", folder / "devices")
+    moved = wire.structure.moved(wire.structure.positions + 0.5)
+    pattern = BlockPattern(moved, wire.basis, wire.pattern.pair, wire.pattern.shift)
+    h, s = (BlockMatrix(pattern, matrix.values) for matrix in (wire.hamiltonian, wire.overlap))
+    other = replace(wire, id="moved", hamiltonian=h, overlap=s)
+    write_device(folder / "devices/moved.zarr.zip", other)
+    write_device(folder / "leads/lead-tin.zarr.zip", release.lead("lead-tin"))
+    parts = {"train": (), "test": ("wire",), "ood-bulk": ("bulk",), "ood-moved": ("moved",)}
+    return toy_release(folder, parts, name="wires", version="0.3.0")
+
+
+@pytest.fixture(scope="module")
+def with_parts(tmp_path_factory, moved_release) -> Path:
+    folder = tmp_path_factory.mktemp("parts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VCMBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        submit(folder, "noisy", moved_release, parts=("ood-bulk", "ood-moved"))
+    write_hardware(folder)
+    return folder
+
+
+@pytest.fixture
+def further_board(with_parts, tmp_path) -> Path:
+    return Path(shutil.copytree(with_parts, tmp_path / "leaderboard"))
+
+
+def test_parts_out_of_distribution_are_scored_with_the_rest(further_board, moved_release):
+    folder = further_board / "submissions/noisy"
+    entry = read_entry(folder, moved_release)
+    assert set(entry.predictions.files) == {"wire", "bulk", "moved"}
+    record = score(folder, scoring(further_board, moved_release))
+    assert read_record(record_path(further_board, "noisy")) == record
+    moved, bulk = record.further["ood-moved"], record.further["ood-bulk"]
+    assert (moved.devices, bulk.devices) == (("moved",), ("bulk",))
+    for part in (moved, bulk):
+        assert part.mae_mev == pytest.approx(np.sqrt(2 / np.pi), rel=0.02)
+    assert moved.log10_mae > 0
+    assert set(moved.transmission) == {"moved"}
+    assert (bulk.log10_mae, bulk.transmission) == (None, {})
+    assert list(record.curves) == ["wire", "moved"]
+    assert set(record.transmission) == {"wire"}
+
+
+def test_claims_of_a_further_part_that_do_not_reproduce_are_rejected(further_board, moved_release):
+    folder = further_board / "submissions/noisy"
+    edit_json(folder / "result-ood-moved.json", {"hamiltonian.mae_mev": 0.1})
+    with pytest.raises(VcmbenchError, match=r"result-ood-moved\.json: not reproduced: hamiltonian"):
+        score(folder, scoring(further_board, moved_release))
+    assert not record_path(further_board, "noisy").exists()
+
+
+def test_copied_labels_of_a_further_part_are_found(further_board, moved_release):
+    store = further_board / "predictions/noisy/moved.zarr.zip"
+    write_predictions(
+        store.parent, "moved", moved_release.device("moved").hamiltonian, gauge="fermi"
+    )
+    declared = {
+        "files.moved.size": store.stat().st_size,
+        "files.moved.sha256": hashlib.sha256(store.read_bytes()).hexdigest(),
+    }
+    edit_json(further_board / "submissions/noisy/predictions.json", declared)
+    with pytest.raises(VcmbenchError, match=r"prediction for moved: found 100\.0% of"):
+        score(further_board / "submissions/noisy", scoring(further_board, moved_release))
+
+
+def test_a_transmission_that_fails_a_check_of_the_solver_does_not_count(
+    further_board, moved_release, monkeypatch
+):
+    """Deep in a barrier the solver may not reach its own tolerance; H is scored all the same."""
+    monkeypatch.setattr("vcmbench.transport.sweep.MEETING_TOLERANCE", -1.0)
+    edit_json(
+        further_board / "submissions/noisy/result-ood-moved.json",
+        {"transmission.gates.passed": False},
+    )
+    record = score(
+        further_board / "submissions/noisy", scoring(further_board, moved_release)
+    ).further["ood-moved"]
+    assert record.mae_mev > 0
+    assert (record.log10_mae, record.transmission) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("result-ood-moved.json", {"dataset.devices": ["wire"]}, "ood-moved part of wires@0.3.0"),
+        ("result-ood-moved.json", {"dataset.digest": 64 * "0"}, "result-ood-moved.json: dataset"),
+        ("result-ood-moved.json", {"transmission.energy_stride": 4}, "without --quick"),
+        ("result-ood-moved.json", {"hamiltonian.mae_mev": "x"}, "result-ood-moved.json: hamilt"),
+        ("predictions.json", {"files": {}}, "predictions.json: files.moved: found nothing"),
+    ],
+)
+def test_wrong_claims_of_a_further_part_are_named(
+    further_board, moved_release, name, change, message
+):
+    folder = further_board / "submissions/noisy"
+    edit_json(folder / name, change)
+    with pytest.raises(VcmbenchError) as error:
+        read_entry(folder, moved_release)
+    assert message in str(error.value)
+
+
+def test_a_part_that_the_release_lacks_is_named_with_the_closest(further_board, moved_release):
+    folder = further_board / "submissions/noisy"
+    (folder / "result-ood-moved.json").rename(folder / "result-ood-movd.json")
+    with pytest.raises(VcmbenchError, match=r"result-ood-movd\.json: part.*'ood-moved'\?"):
+        read_entry(folder, moved_release)
+    for name in ("result-..json", "result-test.json", "result-.json", "result-ood_moved.json"):
+        (folder / "result-ood-movd.json").rename(folder / name)
+        with pytest.raises(VcmbenchError, match=f"'{re.escape(name)}': file: found a foreign file"):
+            read_entry(folder, moved_release)
+        (folder / name).rename(folder / "result-ood-movd.json")
+
+
+def test_a_record_belongs_to_the_further_claims_too(further_board, moved_release):
+    folder = further_board / "submissions/noisy"
+    digest = read_entry(folder, moved_release).digest
+    path = folder / "result-ood-moved.json"
+    path.write_text(path.read_text() + " ")
+    assert read_entry(folder, moved_release).digest != digest
+
+
+def test_packing_again_without_a_part_takes_it_out(further_board, moved_release):
+    folder, results = further_board / "submissions/noisy", further_board / "results"
+
+    def packed(*further: str) -> list[str]:
+        entry = pack(
+            str(further_board / "predictions/noisy"),
+            results / "noisy",
+            folder,
+            further=[results / f"noisy-{part}" for part in further],
+            about=further_board / "about/noisy.yml",
+            hosted="https://example.org/",
+            release=moved_release,
+        )
+        assert set(entry.predictions.files) >= {"wire"}
+        return sorted(path.name for path in folder.iterdir())
+
+    three = ["predictions.json", "result.json", "submission.yml"]
+    assert packed("ood-bulk") == sorted([*three, "result-ood-bulk.json"])
+    assert packed() == three
+    before = (folder / "predictions.json").read_bytes()
+    edit_json(results / "noisy-ood-moved/result.json", {"dataset.part": "chosen"})
+    with pytest.raises(VcmbenchError, match="found chosen, expected one of ood-bulk, ood-moved"):
+        packed("ood-moved")
+    (further_board / "predictions/noisy/bulk.zarr.zip").write_bytes(b"PK")
+    with pytest.raises(VcmbenchError, match=r"bulk\.zarr\.zip"):
+        packed("ood-bulk")
+    assert (folder / "predictions.json").read_bytes() == before
+    assert [path.name for path in folder.parent.iterdir()] == ["noisy"]
 
 
 # --- hidden test ------------------------------------------------------------------------------

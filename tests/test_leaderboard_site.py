@@ -28,15 +28,15 @@ from vcmbench.leaderboard.score import Scoring, score
 from vcmbench.leaderboard.site.boards import read_contents
 from vcmbench.leaderboard.site.build import build_site
 from vcmbench.leaderboard.site.cards import card_html
-from vcmbench.leaderboard.site.charts import Axis
-from vcmbench.leaderboard.site.figures import digits
+from vcmbench.leaderboard.site.charts import LETTER, WIDTH, Axis, Mark, scatter
+from vcmbench.leaderboard.site.figures import digits, hours
 from vcmbench.leaderboard.throughput import Rung, VerifiedThroughput
 from vcmbench.release import Release
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 MODELS = {
     "loud-net": {"noise_ev": 2e-3, "seed": 1},
-    "quiet-net": {"noise_ev": 5e-4, "seed": 2},
+    "quiet-net": {"noise_ev": 5e-4, "seed": 2, "parts": ("bulk",)},
     "evil-net": {
         "noise_ev": 1e-3,
         "seed": 3,
@@ -141,9 +141,44 @@ def test_pages(site):
 
 def test_the_ladder_of_sizes_is_on_the_models_page(site):
     text = (site / "models/loud-net.html").read_text(encoding="utf-8")
+    assert "Measured by the maintainers on <b>Bench GPU</b>" in text
     assert "Ladder of sizes" in text
+    assert text.count('<circle class="dot first"') == 2
     assert '<td colspan="3">out of memory</td>' in text
     assert "Ladder of sizes" not in (site / "models/evil-net.html").read_text(encoding="utf-8")
+
+
+def test_parts_out_of_distribution_have_a_table_and_do_not_enter_the_order(site, leaderboard):
+    index = (site / "index.html").read_text(encoding="utf-8")
+    table = index[index.index("<h3>Out of distribution</h3>") :]
+    table = table[: table.index("</table>")]
+    assert "bulk MAE" in table
+    assert re.findall(r'href="models/([\w-]+)\.html#further"', table) == ["quiet-net"]
+    mae, transmission = re.findall(r'<td class="number"[^>]*>([^<]*)', table)
+    # The mean of |noise| is sqrt(2/pi) of its deviation of 0.5 meV; a bulk cell has no contacts.
+    assert float(mae) == pytest.approx(0.5 * 0.798, rel=0.05)
+    assert transmission.strip() == "–"
+    for name in MODELS:
+        page = (site / f"models/{name}.html").read_text(encoding="utf-8")
+        assert ('<h2 id="further">' in page) == (name == "quiet-net")
+    record = read_record(record_path(leaderboard, "quiet-net"))
+    worse = record.further["bulk"].model_copy(update={"mae_mev": 1e3})
+    change_record(leaderboard, "quiet-net", further={"bulk": worse})
+    assert read_contents(leaderboard).boards[0].models[0].name == "quiet-net"
+
+
+def test_transmission_out_of_distribution_is_drawn(leaderboard, tmp_path):
+    record = read_record(record_path(leaderboard, "quiet-net"))
+    curves = {"moved": record.transmission["wire"]}
+    part = record.further["bulk"].model_copy(update={"transmission": curves, "log10_mae": 0.1})
+    change_record(leaderboard, "quiet-net", further={"bulk": part})
+    folder = build_site(leaderboard, tmp_path / "site").index.parent
+    page = (folder / "models/quiet-net.html").read_text(encoding="utf-8")
+    assert "moved: transmission, k-averaged, per spin" in page
+    compare = (folder / "compare/wires-0.1.0-spec-1.html").read_text(encoding="utf-8")
+    assert re.findall(r"<figcaption>([\w-]+)</figcaption>", compare) == ["wire", "moved"]
+    assert len(re.findall(r'data-model="quiet-net" d=', compare)) == 2
+    assert len(re.findall(r'data-model="loud-net" d=', compare)) == 1
 
 
 def test_every_link_and_file_is_there_and_nothing_is_loaded_from_elsewhere(site):
@@ -261,6 +296,12 @@ def test_an_empty_leaderboard_has_a_site(tmp_path):
     assert "No model has been scored yet" in index.read_text(encoding="utf-8")
 
 
+def test_a_folder_that_is_no_leaderboard_is_named(tmp_path):
+    with pytest.raises(VcmbenchError, match=r"nothing: hardware\.yml: found no such file"):
+        build_site(tmp_path / "nothing", tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
 def test_a_folder_with_other_content_is_not_replaced(leaderboard, tmp_path):
     target = tmp_path / "mine"
     target.mkdir()
@@ -315,6 +356,10 @@ def test_three_digits(number, text):
     assert digits(number) == text
 
 
+def test_short_times_are_in_minutes():
+    assert (hours(0.086), hours(1.0), hours(26.0)) == ("5.16 min", "1.00 h", "26.0 h")
+
+
 def test_axes():
     axis = Axis.over("T", [1e-15, 3e-4, 0.5], logarithmic=True, lowest=1e-10)
     assert (axis.low, axis.high) == (pytest.approx(1e-10), pytest.approx(1.0))
@@ -340,6 +385,29 @@ def test_logarithmic_axes(values, low, high, ticks):
     axis = Axis.over("x", values, logarithmic=True)
     assert (axis.low, axis.high) == (pytest.approx(low), pytest.approx(high))
     assert [text for _, text in axis.ticks()] == ticks
+
+
+def test_labels_of_marks_neither_meet_nor_leave_the_chart():
+    names = ["tensor-product", "so2-local", "mace", "slater-koster", "species-mean"]
+    marks = [Mark(name, 5000.0 + 40 * i, 4.9 - 0.05 * i, True) for i, name in enumerate(names)]
+    axes = (
+        Axis.over("x", [100.0, 5200.0], logarithmic=True),
+        Axis.over("y", [0.3, 4.9], logarithmic=True),
+    )
+    text = str(scatter("t", *axes, marks))
+    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">([a-z0-9-]+)<', text)
+    boxes = []
+    for x, y, anchor, label in found:
+        if label in names:
+            start = float(x) - (0 if anchor == "start" else LETTER * len(label))
+            boxes.append((start, start + LETTER * len(label), float(y)))
+    assert len(boxes) == len(names)
+    for index, (left, right, base) in enumerate(boxes):
+        assert left > 0
+        assert right <= WIDTH
+        assert base > 10
+        for other in boxes[:index]:
+            assert right <= other[0] or other[1] <= left or abs(base - other[2]) >= 13
 
 
 def test_results_of_other_scores_cannot_be_a_record(leaderboard):

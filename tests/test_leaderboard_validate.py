@@ -98,6 +98,7 @@ def test_the_command_names_them_all_and_ends_with_2(submission, release):
         ("a: !!python/object/apply:os.system ['true']\n", "the tag"),
         ("a: !!str 1\n", "the tag"),
         ("a: 1\na: 2\n", "key 'a' stands twice"),
+        ("? [a]\n: 1\n", "not a plain YAML document"),
         ("[" * 5000, "deeper nesting"),
         ("a: {", "not a plain YAML document"),
         ("a: \x00", "not a plain YAML document"),
@@ -218,6 +219,11 @@ def test_foreign_files_links_and_large_files_are_refused(submission, release, tm
     assert "at most 5000000" in problems(submission, release)[0]
     (submission / "result.json").unlink()
     assert problems(submission, release) == ["result.json: file: found none, expected one"]
+    for number in range(30):
+        (submission / f"result-{number}.json").write_text("{}")
+    assert [line.partition(": ")[2] for line in problems(submission, release)] == [
+        "files: found 32, expected at most 20"
+    ]
 
 
 def test_deeply_nested_json_is_refused(submission, release):

@@ -19,7 +19,14 @@ from vcmbench.leaderboard.record import Curves, Record, record_path
 from vcmbench.leaderboard.site.boards import Board, Contents, Model, Race, read_contents
 from vcmbench.leaderboard.site.cards import card_html
 from vcmbench.leaderboard.site.charts import Axis, Mark, Series, bar, curves, scatter
-from vcmbench.leaderboard.site.figures import Value, digits, hamiltonian, spectrum, transmission
+from vcmbench.leaderboard.site.figures import (
+    Value,
+    digits,
+    hamiltonian,
+    hours,
+    spectrum,
+    transmission,
+)
 from vcmbench.leaderboard.submission import SUBMISSION, HubHosting, UrlHosting
 from vcmbench.release import find_release
 from vcmbench.scores.result import Equivariance, Floor, GroupErrors, Unavailable
@@ -115,6 +122,7 @@ class _Pages:
         )
         self.environment.globals |= {"version": __version__, "boards": contents.boards}
         self.environment.filters["digits"] = digits
+        self.environment.filters["hours"] = hours
         self.environment.filters["value"] = Value
         self.environment.tests["unavailable"] = lambda section: isinstance(section, Unavailable)
 
@@ -172,6 +180,7 @@ class _Pages:
             record=record,
             rank=board.models.index(model) + 1,
             hosted=_hosted(model),
+            machine=self._machine(record),
             groups=[
                 (title, _group_rows(getattr(hamiltonian(record), name))) for name, title in GROUPS
             ],
@@ -182,11 +191,23 @@ class _Pages:
             equivariance=_equivariance(model),
             distance_chart=_distance_chart(model),
             ladder_chart=_ladder_chart(model),
-            device_charts=[
-                (device, _transmission_chart(device, found), _current_chart(device, found))
-                for device, found in record.transmission.items()
-            ],
+            device_charts=_device_charts(record.transmission),
+            further_charts=_device_charts(
+                {
+                    device: found
+                    for part in record.further.values()
+                    for device, found in part.transmission.items()
+                }
+            ),
         )
+
+    def _machine(self, record: Record) -> str | None:
+        """Name in tables of the machine of a verified throughput."""
+        if record.throughput is None:
+            return None
+        name = record.throughput.hardware
+        machine = self.contents.machines.get(name)
+        return machine.label if machine else name
 
     def _page(self, path: str, template: str, **values: Any) -> None:
         target = self.folder / path
@@ -249,6 +270,16 @@ def _comparison(board: Board) -> list[tuple[str, list[tuple[str, list[float | No
             ],
         )
     ]
+    if board.further:
+        sections.append(
+            (
+                "Out of distribution",
+                [
+                    (f"{figure.label} ({figure.unit})", [figure.value(r).number for r in records])
+                    for figure in board.further_figures
+                ],
+            )
+        )
     for name, title in GROUPS:
         found = [getattr(hamiltonian(record), name) for record in records]
         rows = [
@@ -292,14 +323,22 @@ def _race_chart(race: Race) -> Markup:
     )
 
 
+def _device_charts(found: dict[str, Curves]) -> list[tuple[str, Markup, Markup]]:
+    """T(E) and I(V) of each device."""
+    return [
+        (device, _transmission_chart(device, item), _current_chart(device, item))
+        for device, item in found.items()
+    ]
+
+
 def _transmission_chart(device: str, found: Curves) -> Markup:
     return curves(
         f"Transmission of {device} against energy: DFT, predicted with the contacts from DFT, "
         "and all predicted",
         *_transmission_axes([found]),
         [
-            Series("all predicted", "second", _points(found, found.all_predicted)),
             Series("predicted", "first", _points(found, found.predicted)),
+            Series("all predicted", "second", _points(found, found.all_predicted)),
             Series("DFT", "reference", _points(found, found.reference)),
         ],
     )
@@ -331,8 +370,8 @@ def _current_chart(device: str, found: Curves) -> Markup:
     lines = {
         style: _currents_ua(found, values)
         for style, values in (
-            ("second", found.all_predicted),
             ("first", found.predicted),
+            ("second", found.all_predicted),
             ("reference", found.reference),
         )
     }
@@ -375,15 +414,16 @@ def _ladder_chart(model: Model) -> Markup | None:
         f"Time of a prediction by {model.name} against the number of sites",
         Axis.over("sites", (x for x, _ in points), logarithmic=True),
         Axis.over("time (s)", (y for _, y in points), logarithmic=True),
-        [Series(model.name, "first", points)],
+        [Series(model.name, "first", points, has_dots=True)],
     )
 
 
 def _comparison_charts(board: Board) -> list[tuple[str, Markup]]:
     """T(E) of every model on each device: a script shows those of the chosen two."""
     charts = []
-    for device in board.models[0].record.transmission:
-        found = {m.name: m.record.transmission.get(device) for m in board.models}
+    curves_of = {model.name: model.record.curves for model in board.models}
+    for device in dict.fromkeys(name for known in curves_of.values() for name in known):
+        found = {name: known.get(device) for name, known in curves_of.items()}
         known = {name: item for name, item in found.items() if item is not None}
         first = next(iter(known.values()))
         series = [

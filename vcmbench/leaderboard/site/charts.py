@@ -13,7 +13,10 @@ from matplotlib.ticker import MaxNLocator
 
 WIDTH: Final = 520
 HEIGHT: Final = 340
-LEFT, RIGHT, TOP, BOTTOM = 76, 14, 12, 56
+LEFT, RIGHT, TOP, BOTTOM = 76, 30, 14, 56
+
+LETTER: Final = 9
+"""Width of a letter of a label on a narrow screen, where letters are largest."""
 
 FINE: Final = 200
 """A logarithmic axis over less than this factor counts 1, 2, 5, 10, a longer one decades."""
@@ -34,12 +37,15 @@ class Series(NamedTuple):
         Along the curve; what lies beyond an axis is drawn at its end.
     key : str
         Name of the model, for a script that shows some of many.
+    has_dots : bool
+        Whether each point is marked: where the curve only joins what was measured.
     """
 
     label: str
     style: str
     points: Sequence[tuple[float, float]]
     key: str = ""
+    has_dots: bool = False
 
 
 class Mark(NamedTuple):
@@ -144,7 +150,15 @@ def curves(title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Markup:
         )
         for item in series
     ]
-    return _svg(title, x, y, paths)
+    dots = [
+        Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="4"/>').format(
+            item.style, *_place(x, y, *point)
+        )
+        for item in series
+        if item.has_dots
+        for point in item.points
+    ]
+    return _svg(title, x, y, [*paths, *dots])
 
 
 def scatter(title: str, x: Axis, y: Axis, marks: Sequence[Mark]) -> Markup:
@@ -159,9 +173,11 @@ def scatter(title: str, x: Axis, y: Axis, marks: Sequence[Mark]) -> Markup:
         for before, after in itertools.pairwise(front):
             steps += [(before.x, after.y), (after.x, after.y)]
         parts.append(Markup('<path class="front" d="{}"/>').format(_path(x, y, steps)))
+    taken = [_around(*_place(x, y, mark.x, mark.y)) for mark in marks]
     for mark in marks:
         px, py = _place(x, y, mark.x, mark.y)
-        on_right = px < WIDTH * 0.7
+        side, base, box = _label_place(px, py, mark.label, taken)
+        taken.append(box)
         parts.append(
             Markup(
                 '<g class="mark{}"><circle cx="{:.1f}" cy="{:.1f}" r="6"/>'
@@ -170,13 +186,53 @@ def scatter(title: str, x: Axis, y: Axis, marks: Sequence[Mark]) -> Markup:
                 " on-front" if mark.on_front else "",
                 px,
                 py,
-                px + (9 if on_right else -9),
-                py - 9,
-                "start" if on_right else "end",
+                px + 9 * side,
+                base,
+                "start" if side > 0 else "end",
                 mark.label,
             )
         )
     return _svg(title, x, y, parts)
+
+
+class _Box(NamedTuple):
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: _Box) -> bool:
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.top < other.bottom
+            and other.top < self.bottom
+        )
+
+    @property
+    def is_inside(self) -> bool:
+        above_axis = self.top >= 0 and self.bottom <= HEIGHT - BOTTOM
+        return self.left >= LEFT and self.right <= WIDTH and above_axis
+
+
+def _around(px: float, py: float) -> _Box:
+    return _Box(px - 6, py - 6, px + 6, py + 6)
+
+
+def _label_place(
+    px: float, py: float, label: str, taken: Sequence[_Box]
+) -> tuple[int, float, _Box]:
+    """Side of the mark (1: right) and base line where a label fits and meets no other."""
+    width, height = LETTER * len(label), 1.6 * LETTER
+    found = []
+    lines = (base for row in range(6) for base in (py - 9 - row * height, py + 20 + row * height))
+    for base in lines:
+        for side in (1, -1):
+            start = px + 9 if side > 0 else px - 9 - width
+            box = _Box(start, base - height + 4, start + width, base + 4)
+            found.append((side, base, box))
+    free = (f for f in found if f[2].is_inside and not any(map(f[2].meets, taken)))
+    return next(free, found[0])
 
 
 def bar(fraction: float) -> Markup:
