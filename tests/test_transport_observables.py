@@ -7,6 +7,7 @@ import pytest
 from scipy.integrate import quad
 
 from vcmbench.transport.observables import conductance_g0, cumulated, current_a
+from vcmbench.transport.sweep import POINT, Transmission
 from vcmbench.units import BOLTZMANN_EV_PER_K, CONDUCTANCE_QUANTUM_S
 
 GRID = np.linspace(-1, 1, 201)
@@ -56,3 +57,20 @@ def test_cumulated():
     ramp = cumulated(GRID, np.ones_like(GRID))
     assert ramp == pytest.approx(np.linspace(0, 1, len(GRID)), abs=1e-12)
     assert (np.diff(cumulated(GRID, np.exp(-9 * GRID))) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("transmission", "relative_error", "passes"),
+    [
+        (1e-3, 9e-10, True),
+        (1e-3, 2e-9, False),
+        (2e-12, 2e-9, False),
+        (1e-15, 2e-9, True),
+        (1e-15, 2e-6, False),
+        (np.nan, 0.0, False),
+    ],
+)
+def test_meeting_windows_must_agree_down_to_a_floor_of_t(transmission, relative_error, passes):
+    point = np.array([[(transmission, 1.0, relative_error, 0.0)]], dtype=POINT)
+    found = Transmission(np.zeros(1), np.zeros((1, 3)), np.ones(1), point, 0.0)
+    assert found.gates.passed == passes
